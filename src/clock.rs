@@ -1,0 +1,219 @@
+//! Time, behind a seam: the system's clock, and one that a test or a simulation moves by hand.
+//!
+//! A store needs two readings: the wall clock, once, to know where in history it stands when it opens; and an uptime that
+//! never steps and counts suspended time, to advance from there. So a wall clock that is set back while the store runs moves
+//! no deadline. This is the only module that names the system's time.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An instant in store time: milliseconds since 1970-01-01 UTC.
+///
+/// ```
+/// use cloakroom::Timestamp;
+/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+///
+/// let t = Timestamp::from_millis(1_500);
+/// assert_eq!(t.as_millis(), 1_500);
+/// assert_eq!(SystemTime::from(t), UNIX_EPOCH + Duration::from_millis(1_500));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The latest instant a store can hold (the year 10889): 48 bits of milliseconds, so that it fits an index slot.
+    pub const MAX: Self = Self((1 << 48) - 1);
+
+    /// The instant this many milliseconds after 1970-01-01 UTC, or [`MAX`](Self::MAX) if that is later.
+    ///
+    /// ```
+    /// # use cloakroom::Timestamp;
+    /// assert_eq!(Timestamp::from_millis(u64::MAX), Timestamp::MAX);
+    /// ```
+    #[must_use]
+    pub const fn from_millis(ms: u64) -> Self {
+        if ms > Self::MAX.0 { Self::MAX } else { Self(ms) }
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    ///
+    /// ```
+    /// # use cloakroom::Timestamp;
+    /// assert_eq!(Timestamp::from_millis(7).as_millis(), 7);
+    /// ```
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This much later, or [`MAX`](Self::MAX) where that would be out of range. Parts of a millisecond count as a whole one,
+    /// so that a deadline is never early.
+    ///
+    /// ```
+    /// # use cloakroom::Timestamp;
+    /// # use std::time::Duration;
+    /// assert_eq!((Timestamp::from_millis(5).saturating_add(Duration::from_micros(1_001))).as_millis(), 7);
+    /// ```
+    #[must_use]
+    pub fn saturating_add(self, by: Duration) -> Self {
+        let ms = u64::try_from(by.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Self::from_millis(self.0.saturating_add(ms))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    ///
+    /// ```
+    /// # use cloakroom::Timestamp;
+    /// # use std::time::Duration;
+    /// let (a, b) = (Timestamp::from_millis(5), Timestamp::from_millis(9));
+    /// assert_eq!(b.saturating_since(a), Duration::from_millis(4));
+    /// assert_eq!(a.saturating_since(b), Duration::ZERO);
+    /// ```
+    #[must_use]
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(t: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_millis(t.0)
+    }
+}
+
+/// Where a store gets its time from. [`SystemClock`] unless [`Options::clock`](crate::Options::clock) says otherwise.
+///
+/// ```
+/// use cloakroom::{Clock, SystemClock};
+///
+/// let clock = SystemClock;
+/// let before = clock.uptime();
+/// assert!(clock.uptime() >= before);
+/// assert!(clock.wall().as_millis() > 1_700_000_000_000);
+/// ```
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock. Read when a store opens; it may step.
+    fn wall(&self) -> Timestamp;
+
+    /// Time since some fixed instant; it never steps back, and goes on while the machine is suspended. Read for every operation,
+    /// so it should cost nanoseconds.
+    fn uptime(&self) -> Duration;
+}
+
+/// The operating system's clocks: real time, and boot time (which counts suspended time).
+///
+/// ```
+/// use cloakroom::{Clock, SystemClock};
+/// assert!(SystemClock.uptime() <= SystemClock.uptime());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
+    fn wall(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+}
+
+/// A clock that stands still until it is moved: for tests that cross deadlines without sleeping, and for replaying the past.
+///
+/// ```
+/// use cloakroom::{Clock, ManualClock, Timestamp};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::at(Timestamp::from_millis(1_000));
+/// clock.advance(Duration::from_secs(2));
+/// assert_eq!(clock.wall(), Timestamp::from_millis(3_000));
+/// ```
+#[derive(Debug)]
+pub struct ManualClock {
+    wall_ms: AtomicU64,
+    uptime_ms: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock whose wall shows `wall`.
+    ///
+    /// ```
+    /// # use cloakroom::{Clock, ManualClock, Timestamp};
+    /// assert_eq!(ManualClock::at(Timestamp::from_millis(9)).wall().as_millis(), 9);
+    /// ```
+    #[must_use]
+    pub fn at(wall: Timestamp) -> Self {
+        Self { wall_ms: AtomicU64::new(wall.as_millis()), uptime_ms: AtomicU64::new(0) }
+    }
+
+    /// Lets time pass: wall and uptime move together. Parts of a millisecond are dropped.
+    ///
+    /// ```
+    /// # use cloakroom::{Clock, ManualClock, Timestamp};
+    /// # use std::time::Duration;
+    /// let clock = ManualClock::at(Timestamp::default());
+    /// clock.advance(Duration::from_millis(3));
+    /// assert_eq!(clock.uptime(), Duration::from_millis(3));
+    /// ```
+    pub fn advance(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        self.uptime_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// Sets the wall alone, as an administrator or a time server does; the uptime does not notice.
+    ///
+    /// ```
+    /// # use cloakroom::{Clock, ManualClock, Timestamp};
+    /// let clock = ManualClock::at(Timestamp::from_millis(9));
+    /// clock.set_wall(Timestamp::from_millis(4));
+    /// assert_eq!((clock.wall().as_millis(), clock.uptime().as_millis()), (4, 0));
+    /// ```
+    pub fn set_wall(&self, wall: Timestamp) {
+        self.wall_ms.store(wall.as_millis(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(self.wall_ms.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.uptime_ms.load(Ordering::SeqCst))
+    }
+}
+
+/// Store time: it starts at the later of the wall clock and the mark the store last wrote down, and advances by uptime.
+///
+/// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2).
+pub(crate) struct StoreClock {
+    source: std::sync::Arc<dyn Clock>,
+    start: Timestamp,
+    uptime_at_start: Duration,
+}
+
+impl StoreClock {
+    pub(crate) fn start(source: std::sync::Arc<dyn Clock>, mark: Timestamp) -> Self {
+        let uptime_at_start = source.uptime();
+        let start = source.wall().max(mark);
+        Self { source, start, uptime_at_start }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        let passed = self.source.uptime().saturating_sub(self.uptime_at_start);
+        let ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(self.start.as_millis().saturating_add(ms))
+    }
+}

@@ -1,0 +1,161 @@
+//! The nouns of the store's contract: what goes in and what comes out, shared by the trait, the engine and every back end.
+//!
+//! Plain data; no behaviour lives here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::id::{SessionKey, Version};
+use crate::lifetime::Lifetime;
+
+/// A session as it is stored.
+///
+/// ```
+/// use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let store = MemoryStore::new();
+/// let id = store.create("cart".into(), Lifetime::absolute(std::time::Duration::from_secs(60))).await?;
+/// let stored = store.get(id.key(), Access::Peek).await?.expect("it was just created");
+/// assert_eq!(stored.payload, "cart");
+/// assert_eq!(stored.expires_at, stored.created_at.saturating_add(std::time::Duration::from_secs(60)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Stored {
+    /// What was put, byte for byte.
+    pub payload: Bytes,
+    /// What [`put_if`](crate::SessionStore::put_if) compares.
+    pub version: Version,
+    /// When the session was created, in store time; a rotation keeps it.
+    pub created_at: Timestamp,
+    /// The first instant at which it is gone, unless a touch or a write moves it.
+    pub expires_at: Timestamp,
+    /// The instant that nothing moves it beyond; `None` without an absolute lifetime.
+    pub absolute_at: Option<Timestamp>,
+    /// The idle period that a touch starts anew; `None` without an idle lifetime.
+    pub idle: Option<Duration>,
+    /// The owner it is bound to, if any.
+    pub owner: Option<SessionKey>,
+}
+
+/// Whether reading a session counts as using it.
+///
+/// ```
+/// # use cloakroom::{Access, MemoryStore, SessionKey, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// assert!(MemoryStore::new().get(SessionKey::of(b"nobody"), Access::Touch).await?.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Only look: the deadline stays.
+    Peek,
+    /// The session is in use: its idle period starts anew. What nearly every request does.
+    Touch,
+}
+
+/// On what condition a [`write`](crate::SessionStore::write) happens.
+///
+/// ```
+/// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let (store, key) = (MemoryStore::new(), SessionKey::of(b"user/42"));
+/// assert!(store.write(key, "x".into(), When::Present).await?.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// The session is live; it keeps its lifetime, and its idle period starts anew.
+    Present,
+    /// The session is live and at this version; else [`Error::Conflict`](crate::Error::Conflict), or nothing if it is gone.
+    Version(Version),
+    /// No live session has the key, else [`Error::AlreadyExists`](crate::Error::AlreadyExists); it begins this lifetime.
+    Absent(Lifetime),
+    /// Always: a new session, or a new payload *and* lifetime for the one that is there.
+    Always(Lifetime),
+}
+
+/// Where a walk through all keys stands; it comes with a [`KeyPage`].
+///
+/// ```
+/// # use cloakroom::{MemoryStore, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// assert!(MemoryStore::new().keys(None, 100).await?.next.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor(pub(crate) Place);
+
+/// How each back end orders its keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In this shard of the index, this many slots are still to visit.
+    Slots { shard: u32, left: u32 },
+    /// In key order, behind this key.
+    After(SessionKey),
+}
+
+/// A page of keys, and where the next begins.
+///
+/// ```
+/// use cloakroom::{MemoryStore, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let store = MemoryStore::new();
+/// let mut cursor = None;
+/// loop {
+///     let page = store.keys(cursor, 1_000).await?;
+///     for key in page.keys { println!("{key}"); }
+///     cursor = page.next;
+///     if cursor.is_none() { break }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct KeyPage {
+    /// Keys of sessions that were live when the page was made.
+    pub keys: Vec<SessionKey>,
+    /// `None` after the last page.
+    pub next: Option<Cursor>,
+}
+
+/// Figures of a store, all counted since it opened unless they say what is there now. A [`MemoryStore`](crate::MemoryStore) has no log:
+/// those figures are zero.
+///
+/// ```
+/// # use cloakroom::{MemoryStore, SessionStore};
+/// assert_eq!(MemoryStore::new().stats().sessions, 0);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Sessions there now, as [`len`](crate::SessionStore::len) counts them.
+    pub sessions: u64,
+    /// Sessions that reached their deadline.
+    pub expired: u64,
+    /// Touches asked for on a live session.
+    pub touches: u64,
+    /// Those that needed a log record; the others were covered by the grain.
+    pub touches_logged: u64,
+    /// Records written, touches included, compaction not.
+    pub records: u64,
+    /// Bytes of those records.
+    pub record_bytes: u64,
+    /// Groups written, each with one system call.
+    pub groups: u64,
+    /// Syncs of log segments.
+    pub syncs: u64,
+    /// Bytes copied by compaction.
+    pub compacted_bytes: u64,
+    /// Segments there now.
+    pub segments: u64,
+    /// Bytes of log there now, without the space set aside for what comes.
+    pub log_bytes: u64,
+    /// Those whose loss would change what the next open finds.
+    pub live_bytes: u64,
+    /// Bytes of memory that the index takes now.
+    pub index_bytes: u64,
+}

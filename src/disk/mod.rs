@@ -1,0 +1,142 @@
+//! The one seam between the store and what keeps its bytes: a flat folder of files.
+//!
+//! A store says everything it needs of a disk in these two traits; [`real`] answers with the file system, `sim` with memory that
+//! forgets, tears and fails on demand. Both pass the same contract tests.
+//!
+//! What a caller may rely on, and no more:
+//!
+//! 1. Bytes written are seen by every later read at once, but survive power loss only after [`DiskFile::sync`] on that file
+//!    returned `Ok`. After a failed sync nothing is known of the bytes written since the last good one.
+//! 2. A file created, renamed or removed is seen at once, but survives power loss only after [`Disk::sync_folder`] returned `Ok`.
+//! 3. A write changes no byte outside of its range, also when power is lost in its midst; within its range, power loss may
+//!    leave any mixture of old and new 512-byte sectors.
+//! 4. [`Disk::rename`] is atomic: power loss leaves the old name or the new one.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub mod real;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+/// A folder of files, named without paths.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes the folder if it is not there (0700), with its parents, durably.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn create_folder(&self) -> io::Result<()>;
+
+    /// Takes the folder's lock, which is held until the answer is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Held`] at once when another handle has it, in this process or another.
+    fn lock(&self) -> Result<Box<dyn Send + Sync>, LockError>;
+
+    /// The names of all files in the folder, in no order; empty if there is no folder.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a new file (0600) with `len` zero bytes, for which the disk has really set space aside.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists`; `StorageFull` when there is no room, and then no file is left behind.
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file that is there, for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, or whatever the operating system says.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Gives a file another name, replacing the file that had it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, or whatever the operating system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name. Open handles and maps of the file go on working.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, or whatever the operating system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes every create, rename and remove so far survive power loss.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn sync_folder(&self) -> io::Result<()>;
+
+    /// The folder, for messages.
+    fn name(&self) -> String;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Reads exactly `into.len()` bytes at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` beyond the end, or whatever the operating system says.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`, growing the file if need be.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says; then any part of the range may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file to `len` bytes and gives the rest of its space back. It never grows it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes every write and truncate so far survive power loss. Never call it again after it failed: it may say `Ok` with the data gone.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The file as memory, kept in step with later writes, its pages faulted in; `None` where this disk cannot.
+    ///
+    /// The caller reads only below a length that the file keeps: truncating a mapped file below what is read is a crash.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    fn map(&self) -> io::Result<Option<Map>>;
+}
+
+/// A file as memory; it lives on when the file is removed.
+pub type Map = Arc<dyn Deref<Target = [u8]> + Send + Sync>;
+
+/// Why a lock was not given.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another handle holds it; the process that does, if it could be told.
+    Held(Option<u32>),
+    /// The operating system refused.
+    Io(io::Error),
+}

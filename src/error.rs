@@ -1,0 +1,221 @@
+//! What can go wrong, one enum for each audience: [`OpenError`] for who starts a store, [`Error`] for who uses it, and
+//! [`ParseIdError`] for who reads a cookie. Each message says what, where, and what to do; none contains a token or a payload.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{ID_TEXT_CHARS, Version};
+
+/// Why an operation on a store failed. Nothing was written unless the variant says so.
+///
+/// ```
+/// use cloakroom::{Error, Lifetime, MemoryStore, SessionStore};
+/// # #[tokio::main] async fn main() {
+/// let refused = MemoryStore::new().create("x".into(), Lifetime::idle(std::time::Duration::ZERO)).await;
+/// assert!(matches!(refused, Err(Error::InvalidLifetime { .. })));
+/// # }
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The payload is longer than [`Options::payload_bytes_max`](crate::Options::payload_bytes_max).
+    #[error("a payload of {len} bytes is over the limit of {max}: store less, or raise `payload_bytes_max`")]
+    PayloadTooLarge {
+        /// Length of the payload, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A part of the lifetime is zero, or ends beyond [`Timestamp::MAX`](crate::Timestamp::MAX).
+    #[error(
+        "a session cannot have an {part} lifetime of {given:?}: give more than zero and less than some thousand years"
+    )]
+    InvalidLifetime {
+        /// `"idle"` or `"absolute"`.
+        part: &'static str,
+        /// What was given.
+        given: Duration,
+    },
+    /// The store is at [`Options::sessions_max`](crate::Options::sessions_max).
+    #[error("the store holds {max} sessions, its limit: wait for some to expire, or raise `sessions_max`")]
+    TooManySessions {
+        /// The limit.
+        max: usize,
+    },
+    /// [`create_as`](crate::SessionStore::create_as) met a live session under that key.
+    #[error("there is a live session under this key already")]
+    AlreadyExists,
+    /// [`put_if`](crate::SessionStore::put_if) met another version than it was told: read again, then try again.
+    #[error("the session is at another version ({}) than the one given: read it again, then try again", current.0.0)]
+    Conflict {
+        /// The version the session is at.
+        current: Version,
+    },
+    /// The disk has no room for another segment. Nothing was written; deletes go on, and writes do once there is room.
+    #[error(
+        "no room on the disk for another log segment: free some; deletes still work, and nothing acknowledged is lost"
+    )]
+    DiskFull,
+    /// A write or a sync failed earlier, so the store takes no more writes; reads go on. Restart the store to recover.
+    #[error(
+        "the store takes no more writes since this failed: {cause}. Mend the disk, then open the store again"
+    )]
+    Poisoned {
+        /// The failure that came first.
+        cause: Arc<str>,
+    },
+    /// The write or sync that carried this operation failed: it may or may not be there after a restart.
+    #[error(
+        "whether this write survives is unknown, since its write or sync failed: {cause}. Open the store again to find out"
+    )]
+    DurabilityUnknown {
+        /// The failure.
+        cause: Arc<str>,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Bytes that were read do not match their checksum. They are not served.
+    #[error(
+        "segment {segment:08x} is damaged at offset {offset}: {what}. Stop the server and open the folder with care: a copy first"
+    )]
+    Corrupt {
+        /// Number of the segment, which names its file.
+        segment: u32,
+        /// Offset in the segment, in bytes.
+        offset: u32,
+        /// What does not hold.
+        what: &'static str,
+    },
+    /// The operating system could not read.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried, on which file.
+        action: String,
+        /// The operating system's error.
+        source: Arc<io::Error>,
+    },
+    /// The operating system gave no random numbers, so no id was made.
+    #[error("the operating system gave no random numbers: {cause}")]
+    Randomness {
+        /// Its reason.
+        cause: String,
+    },
+}
+
+/// Why a store did not open. The folder is as it was, unless the variant says otherwise.
+///
+/// ```
+/// use cloakroom::{LogStore, OpenError, Options};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let store = LogStore::open(folder.path(), Options::default()).await?;
+/// let second = LogStore::open(folder.path(), Options::default()).await;
+/// assert!(matches!(second, Err(OpenError::Locked { .. })));
+/// store.close().await?;
+/// # use cloakroom::SessionStore;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another store, in this process or another, has the folder open.
+    #[error("{folder} is in use by {}: close that store first, or use `open_wait`", holder(*pid))]
+    Locked {
+        /// The folder.
+        folder: String,
+        /// The process that holds it, where it could be told.
+        pid: Option<u32>,
+    },
+    /// The folder holds files and no store. It was left alone.
+    #[error(
+        "{folder} holds files that are no store's (such as {example:?}): give an empty folder, or one of a store"
+    )]
+    ForeignFolder {
+        /// The folder.
+        folder: String,
+        /// One of its files.
+        example: String,
+    },
+    /// The store was written by a newer version of this crate, in a format this one does not know.
+    #[error(
+        "{file} has format {found}, and this version reads up to {known}: use a newer version of cloakroom"
+    )]
+    UnknownFormat {
+        /// The file.
+        file: String,
+        /// Its format, or the feature bits of it that are not known.
+        found: u32,
+        /// The newest format known.
+        known: u32,
+    },
+    /// Data that had been made durable is damaged. The files were left as they are.
+    #[error("{file} is damaged at offset {offset}: {what}. {cure}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Offset in it, in bytes.
+        offset: u64,
+        /// What does not hold.
+        what: String,
+        /// What can be done.
+        cure: &'static str,
+    },
+    /// An option is out of its range.
+    #[error("option `{option}` is {given}, outside of {range}")]
+    InvalidOption {
+        /// Name of the field of [`Options`](crate::Options).
+        option: &'static str,
+        /// What was given.
+        given: u64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// The operating system refused: a read-only folder, a full disk, no descriptors.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried, on which file.
+        action: String,
+        /// The operating system's error.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}
+
+impl Error {
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source: Arc::new(source) }
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another store".into(), |pid| format!("process {pid}"))
+}
+
+/// Why a text is no [`SessionId`](crate::SessionId): treat the request as one without a session. The text is not repeated here.
+///
+/// ```
+/// use cloakroom::{ParseIdError, SessionId};
+/// assert_eq!("short".parse::<SessionId>(), Err(ParseIdError::Length { len: 5 }));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseIdError {
+    /// Not 43 characters.
+    #[error("a session id has {ID_TEXT_CHARS} characters, not {len}")]
+    Length {
+        /// Its length, in bytes.
+        len: usize,
+    },
+    /// A character outside of base64url, or bits set behind the last byte.
+    #[error("a session id is base64url without padding")]
+    Alphabet,
+}

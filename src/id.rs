@@ -1,0 +1,219 @@
+//! Names: the secret token a browser holds, the key the store files it under, and where a record lies.
+//!
+//! A [`SessionId`] exists in the cookie and in the memory of a request, nowhere else. What is stored, listed and logged is
+//! its SHA-256, the [`SessionKey`]: a copy of the files opens no session, and comparing keys leaks nothing about a token
+//! (an attacker who learns by timing how many bytes of a hash matched cannot steer the next guess). Invariant: no type in
+//! this module prints a token unless asked by name ([`SessionId::to_text`]).
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::TryRng as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, ParseIdError};
+
+/// Bytes of randomness in a [`SessionId`], and length of a [`SessionKey`].
+pub const ID_BYTES: usize = 32;
+
+/// Characters of the text form of a [`SessionId`].
+pub const ID_TEXT_CHARS: usize = 43;
+
+/// The secret that names a session: 256 bits from the operating system, to be put in a cookie.
+///
+/// Whoever holds it is signed in, so `Debug` prints nothing of it and there is no `Display`; [`to_text`](Self::to_text)
+/// gives the form for the cookie, and [`FromStr`] reads it back strictly.
+///
+/// ```
+/// use cloakroom::SessionId;
+///
+/// let id = SessionId::random()?;
+/// let cookie_value = id.to_text();
+/// assert_eq!(cookie_value.len(), 43);
+/// assert_eq!(cookie_value.parse::<SessionId>()?, id);
+/// assert_eq!(format!("{id:?}"), "SessionId(redacted)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionId([u8; ID_BYTES]);
+
+impl SessionId {
+    /// A new id, from the operating system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Randomness`] when the operating system gives none. There is no fallback.
+    ///
+    /// ```
+    /// # use cloakroom::SessionId;
+    /// assert_ne!(SessionId::random()?, SessionId::random()?);
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    pub fn random() -> Result<Self, Error> {
+        let mut bytes = [0; ID_BYTES];
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|e| Error::Randomness { cause: e.to_string() })?;
+        Ok(Self(bytes))
+    }
+
+    /// The key the session is stored under: SHA-256 of the id. Safe to log and to list.
+    ///
+    /// ```
+    /// # use cloakroom::SessionId;
+    /// let id = SessionId::random()?;
+    /// assert_eq!(id.key(), id.key());
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        SessionKey::of(&self.0)
+    }
+
+    /// The text form, for the cookie: base64url without padding, 43 characters. A secret.
+    ///
+    /// ```
+    /// # use cloakroom::SessionId;
+    /// let text = SessionId::random()?.to_text();
+    /// assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+    /// # Ok::<(), cloakroom::Error>(())
+    /// ```
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if text.len() != ID_TEXT_CHARS {
+            return Err(ParseIdError::Length { len: text.len() });
+        }
+        let mut bytes = [0; ID_BYTES];
+        // The decoder refuses other alphabets, padding, and non-zero bits behind the last byte, so each id has one text.
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(ID_BYTES) => Ok(Self(bytes)),
+            _ => Err(ParseIdError::Alphabet),
+        }
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(redacted)")
+    }
+}
+
+impl From<&SessionId> for SessionKey {
+    fn from(id: &SessionId) -> Self {
+        id.key()
+    }
+}
+
+/// What a session is stored under: the SHA-256 of its id. It names a session and opens none.
+///
+/// ```
+/// use cloakroom::SessionKey;
+///
+/// let key = SessionKey::of(b"user/42");
+/// assert_eq!(key, SessionKey::of(b"user/42"));
+/// assert_eq!(key.to_string().len(), 64);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey([u8; ID_BYTES]);
+
+impl SessionKey {
+    /// The key of a name that something else made: the id of a framework, or a key in plain key-value use.
+    ///
+    /// ```
+    /// # use cloakroom::SessionKey;
+    /// assert_ne!(SessionKey::of(b"a"), SessionKey::of(b"b"));
+    /// ```
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        Self(Sha256::digest(name).into())
+    }
+
+    /// A key whose 32 bytes are known, as [`as_bytes`](Self::as_bytes) gave them.
+    ///
+    /// ```
+    /// # use cloakroom::SessionKey;
+    /// let key = SessionKey::of(b"a");
+    /// assert_eq!(SessionKey::from_bytes(*key.as_bytes()), key);
+    /// ```
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    ///
+    /// ```
+    /// # use cloakroom::SessionKey;
+    /// assert_eq!(SessionKey::from_bytes([7; 32]).as_bytes(), &[7; 32]);
+    /// ```
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; ID_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionKey({self})")
+    }
+}
+
+/// The version of a session's content: what compare-and-swap compares. It grows with each write of the session.
+///
+/// ```
+/// use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// let id = store.create("1".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+/// let first = store.get(id.key(), Access::Peek).await?.expect("just created").version;
+/// let second = store.put(id.key(), "2".into()).await?.expect("still there");
+/// assert!(second > first);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version(pub(crate) Seq);
+
+/// A record's sequence number: a total order over all writes of a store, latest wins. It is never used twice; 0 is no record's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub(crate) struct Seq(pub(crate) u64);
+
+/// Names a segment. It is never used twice in one store; 0 is no segment's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct SegmentId(pub(crate) u32);
+
+/// Where a record lies: its segment, the offset of its header there, and its length with header, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Address {
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+/// A place in the stream of groups: all of the stream's segments before `segment`, and `offset` bytes of that one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Position {
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: u32,
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}

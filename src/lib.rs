@@ -1,0 +1,27 @@
+//! An embedded session store for Rust servers.
+#![warn(missing_docs)]
+
+mod clock;
+mod contract;
+#[cfg(feature = "sim")]
+pub mod disk;
+#[cfg(not(feature = "sim"))]
+mod disk;
+mod error;
+mod format;
+mod id;
+mod index;
+mod lifetime;
+mod options;
+mod session;
+mod store;
+mod sync;
+
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When};
+pub use error::{Error, OpenError, ParseIdError};
+pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
+pub use lifetime::Lifetime;
+pub use options::{Corruption, Durability, Options, ReadMode};
+pub use store::{Answer, Change, LogStore, MemoryStore, Recovery, SessionStore};
+pub use sync::Pending;

@@ -1,0 +1,187 @@
+//! What can be set when a store opens: each field with its unit, range, default and reason.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::OpenError;
+
+/// What a write's acknowledgement promises.
+///
+/// | | killed process | power loss |
+/// |---|---|---|
+/// | `Sync` | kept | kept |
+/// | `Interval(d)` | kept | kept if it is older than `d` |
+/// | `Buffered` | the last moments are lost | the last moments are lost |
+///
+/// A clean [`close`](crate::SessionStore::close) keeps everything in each of them.
+///
+/// ```
+/// use cloakroom::{Durability, Options};
+/// let options = Options { durability: Durability::Sync, ..Options::default() };
+/// # assert_ne!(options.durability, Durability::Buffered);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Acknowledged once the device has it. Writers share syncs.
+    Sync,
+    /// Acknowledged once the kernel has it; on the device after this long at the latest. The shortest interval in use counts.
+    Interval(Duration),
+    /// Acknowledged at once.
+    Buffered,
+}
+
+impl Durability {
+    /// The interval of [`Options::durability`] by default: what a power cut may cost.
+    pub const INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+}
+
+/// How sealed segments are read.
+///
+/// ```
+/// use cloakroom::{Options, ReadMode};
+/// let options = Options { read_mode: ReadMode::Pread, ..Options::default() };
+/// # assert_ne!(options.read_mode, ReadMode::Mapped);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// Through a memory map, on the calling thread, up to [`Options::warm_bytes_max`]; the rest by the reader threads. A device error under a
+    /// map kills the process (SIGBUS); where that cannot be had, use `Pread`.
+    Mapped,
+    /// By system calls of the reader threads alone.
+    Pread,
+}
+
+/// What to do with damage met at open.
+///
+/// ```
+/// use cloakroom::{Corruption, Options};
+/// assert_eq!(Options::default().corruption, Corruption::Strict);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// Refuse to open, name the place and the cure, leave the files as they are.
+    Strict,
+}
+
+/// Options of a [`LogStore`](crate::LogStore). The defaults are made for a server with up to some millions of sessions.
+///
+/// ```
+/// use cloakroom::{Durability, Options};
+/// use std::time::Duration;
+///
+/// let options = Options { durability: Durability::Interval(Duration::from_millis(20)), ..Options::default() };
+/// # assert_eq!(options.segment_bytes, 64 << 20);
+/// ```
+#[derive(Clone)]
+pub struct Options {
+    /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files; disk use is
+    /// bounded by twice the live bytes and two of these.
+    pub segment_bytes: u32,
+    /// The longest payload, in bytes: 1 to an eighth of `segment_bytes`, and at most 8 MiB; default 1 MiB. A session is read and written whole.
+    pub payload_bytes_max: u32,
+    /// The most sessions, 1 to 2^31; default 2^31. One more is refused with [`Error::TooManySessions`](crate::Error::TooManySessions).
+    pub sessions_max: u32,
+    /// Bytes that may wait to be written, 64 KiB to 1 GiB and at least twice the longest record; default 16 MiB. Writers beyond it wait.
+    pub unwritten_bytes_max: u32,
+    /// Bytes of sealed segments to keep mapped for reads on the calling thread; default 4 GiB. The rest is read by reader threads.
+    pub warm_bytes_max: u64,
+    /// What create, put, upsert, touch and `set_lifetime` wait for; default `Interval(100 ms)`. Intervals are 1 ms to 1 hour.
+    pub durability: Durability,
+    /// What delete and rotate wait for; default `Sync`, since a logout that a power cut undoes is worse than a slow logout.
+    pub delete_durability: Durability,
+    /// How sealed segments are read; default `Mapped`.
+    pub read_mode: ReadMode,
+    /// What to do with damage; default `Strict`.
+    pub corruption: Corruption,
+    /// Bytes a second that compaction may write, 64 KiB up; default 64 MiB, so that the foreground keeps most of the disk.
+    pub compaction_bytes_per_second: u64,
+    /// Where the time comes from; default [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            payload_bytes_max: 1 << 20,
+            sessions_max: 1 << 31,
+            unwritten_bytes_max: 16 << 20,
+            warm_bytes_max: 4 << 30,
+            durability: Durability::Interval(Durability::INTERVAL_DEFAULT),
+            delete_durability: Durability::Sync,
+            read_mode: ReadMode::Mapped,
+            corruption: Corruption::Strict,
+            compaction_bytes_per_second: 64 << 20,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what is out of range; the messages are the ranges of the field docs.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let payload_max = u64::from(self.segment_bytes / 8).min(8 << 20);
+        let unwritten_min = (2 * (u64::from(self.payload_bytes_max) + 1_024)).max(64 << 10);
+        let number = [
+            ("segment_bytes", u64::from(self.segment_bytes), 64 << 10, 1 << 30, "64 KiB to 1 GiB"),
+            (
+                "payload_bytes_max",
+                u64::from(self.payload_bytes_max),
+                1,
+                payload_max,
+                "1 to segment_bytes / 8, at most 8 MiB",
+            ),
+            ("sessions_max", u64::from(self.sessions_max), 1, 1 << 31, "1 to 2^31"),
+            (
+                "unwritten_bytes_max",
+                u64::from(self.unwritten_bytes_max),
+                unwritten_min,
+                1 << 30,
+                "64 KiB to 1 GiB, at least twice payload_bytes_max and 2 KiB",
+            ),
+            (
+                "compaction_bytes_per_second",
+                self.compaction_bytes_per_second,
+                64 << 10,
+                u64::MAX,
+                "64 KiB up",
+            ),
+        ];
+        for (option, given, min, max, range) in number {
+            if given < min || given > max {
+                return Err(OpenError::InvalidOption { option, given, range });
+            }
+        }
+        for (option, durability) in
+            [("durability", self.durability), ("delete_durability", self.delete_durability)]
+        {
+            if let Durability::Interval(d) = durability
+                && !(Duration::from_millis(1)..=Duration::from_hours(1)).contains(&d)
+            {
+                let given = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+                return Err(OpenError::InvalidOption { option, given, range: "1 ms to 1 hour" });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("payload_bytes_max", &self.payload_bytes_max)
+            .field("sessions_max", &self.sessions_max)
+            .field("unwritten_bytes_max", &self.unwritten_bytes_max)
+            .field("warm_bytes_max", &self.warm_bytes_max)
+            .field("durability", &self.durability)
+            .field("delete_durability", &self.delete_durability)
+            .field("read_mode", &self.read_mode)
+            .field("corruption", &self.corruption)
+            .field("compaction_bytes_per_second", &self.compaction_bytes_per_second)
+            .finish_non_exhaustive()
+    }
+}

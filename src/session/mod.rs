@@ -1,0 +1,1 @@
+//! [`Session`]: the dictionary a web handler works with.

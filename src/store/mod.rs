@@ -1,0 +1,337 @@
+//! The public face: the [`SessionStore`] trait and its two implementations.
+//!
+//! Handles here are cheap clones over the engine (or a map, for [`MemoryStore`]); no logic of log or index lives on this floor.
+
+mod log_store;
+mod memory;
+
+use bytes::Bytes;
+
+use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When};
+use crate::error::Error;
+use crate::id::{SessionId, SessionKey, Version};
+use crate::lifetime::Lifetime;
+use crate::sync::Pending;
+
+pub use log_store::{LogStore, Recovery};
+pub use memory::MemoryStore;
+
+/// The future of a store operation.
+pub type Answer<'a, T> = Pending<'a, Result<T, Error>>;
+
+/// What is decided by [`SessionStore::update`]'s closure: the new payload, or `None` to leave the session as it is.
+pub type Change<'a> = &'a mut (dyn FnMut(&Stored) -> Option<Bytes> + Send);
+
+/// A store of sessions: one API, whatever keeps them.
+///
+/// The trait works as `dyn SessionStore`. Sessions are named by [`SessionKey`]; for a cookie's [`SessionId`] that is
+/// [`id.key()`](SessionId::key). What is past its deadline, deleted or rotated away is absent to every call here at that instant.
+///
+/// Reads see a write from the moment it is staged; the *acknowledgement* waits for the durability asked for. Dropping a future
+/// before it is ready leaves its write done or undone as a whole.
+///
+/// ```
+/// use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+/// use std::{sync::Arc, time::Duration};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new());
+/// let id = store.create("hello".into(), Lifetime::idle(Duration::from_secs(1800))).await?;
+/// assert_eq!(store.get(id.key(), Access::Touch).await?.unwrap().payload, "hello");
+/// assert!(store.delete(id.key()).await?);
+/// assert!(store.get(id.key(), Access::Touch).await?.is_none());
+/// # Ok(()) }
+/// ```
+pub trait SessionStore: Send + Sync + 'static {
+    /// Writes a payload under `key`, on a condition; gives the new version, or `None` where the condition wants a live session and there is
+    /// none. [`put`](Self::put), [`put_if`](Self::put_if), [`upsert`](Self::upsert), [`create_as`](Self::create_as) are this.
+    ///
+    /// A refused condition writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] and [`Error::AlreadyExists`] as [`When`] says; [`Error::PayloadTooLarge`], [`Error::InvalidLifetime`],
+    /// [`Error::TooManySessions`]; [`Error::DiskFull`], [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// let day = Lifetime::absolute(std::time::Duration::from_secs(86_400));
+    /// assert!(store.write(SessionKey::of(b"k"), "v".into(), When::Always(day)).await?.is_some());
+    /// # Ok(()) }
+    /// ```
+    fn write(&self, key: SessionKey, payload: Bytes, when: When) -> Answer<'_, Option<Version>>;
+
+    /// The session, if it is live. With [`Access::Touch`] its idle period starts anew, which costs a log record only now and then
+    /// ([`Lifetime`]). From memory this costs well under a microsecond.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where the bytes do not match their checksum; [`Error::Io`]; for a touch also the errors of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(MemoryStore::new().get(SessionKey::of(b"k"), Access::Peek).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    fn get(&self, key: SessionKey, access: Access) -> Answer<'_, Option<Stored>>;
+
+    /// Starts the idle period anew without reading the payload; says whether the session is live.
+    ///
+    /// # Errors
+    ///
+    /// Those of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(!MemoryStore::new().touch(SessionKey::of(b"k")).await?);
+    /// # Ok(()) }
+    /// ```
+    fn touch(&self, key: SessionKey) -> Answer<'_, bool>;
+
+    /// Gives a live session another lifetime, beginning now: longer or shorter. Says whether it was live.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidLifetime`], and those of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// let minute = Lifetime::absolute(std::time::Duration::from_secs(60));
+    /// assert!(!MemoryStore::new().set_lifetime(SessionKey::of(b"k"), minute).await?);
+    /// # Ok(()) }
+    /// ```
+    fn set_lifetime(&self, key: SessionKey, lifetime: Lifetime) -> Answer<'_, bool>;
+
+    /// Deletes the session; says whether it was live. Once acknowledged it is gone for good, also for a request in flight that
+    /// saves later.
+    ///
+    /// # Errors
+    ///
+    /// Those of a write. A full disk does not stop it.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(!MemoryStore::new().delete(SessionKey::of(b"k")).await?);
+    /// # Ok(()) }
+    /// ```
+    fn delete(&self, key: SessionKey) -> Answer<'_, bool>;
+
+    /// Moves the session to a fresh id, which it gives; the old key is dead at once, in the same log record. Do this when somebody signs in.
+    /// `None` if the session was not live.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read and of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// let old = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// let new = store.rotate(old.key()).await?.expect("it is live");
+    /// assert!(store.get(old.key(), Access::Peek).await?.is_none());
+    /// assert_eq!(store.get(new.key(), Access::Peek).await?.unwrap().payload, "x");
+    /// # Ok(()) }
+    /// ```
+    fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
+
+    /// Keys of live sessions, at most `limit` (1 to 10,000; more is taken as that) from where `cursor` says, `None` for the start. A session
+    /// that lives through the whole walk is met; one may be met twice if others end meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(MemoryStore::new().keys(None, 100).await?.keys.is_empty());
+    /// # Ok(()) }
+    /// ```
+    fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Answer<'_, KeyPage>;
+
+    /// How many sessions there are. Those that expired within the last second may still be counted.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// assert_eq!(MemoryStore::new().len(), 0);
+    /// ```
+    fn len(&self) -> usize;
+
+    /// Whether [`len`](Self::len) is zero.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// assert!(MemoryStore::new().is_empty());
+    /// ```
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Figures of the store. Cheap enough for a metrics scrape, not for every request.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// assert_eq!(MemoryStore::new().stats().expired, 0);
+    /// ```
+    fn stats(&self) -> Stats;
+
+    /// A barrier: when it is ready, every write acknowledged before survives power loss.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// MemoryStore::new().flush().await?;
+    /// # Ok(()) }
+    /// ```
+    fn flush(&self) -> Answer<'_, ()>;
+
+    /// Writes and syncs everything, ends the background work and frees the folder, for all handles of the store. Later operations get
+    /// [`Error::Closed`]; closing again is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] or [`Error::DurabilityUnknown`] where the last writes may not have reached the disk.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// MemoryStore::new().close().await?;
+    /// # Ok(()) }
+    /// ```
+    fn close(&self) -> Answer<'_, ()>;
+
+    /// A new session under a fresh id, which it gives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Randomness`], and those of [`write`](Self::write).
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// let lifetime = Lifetime::idle(std::time::Duration::from_secs(1800));
+    /// let id = MemoryStore::new().create("hello".into(), lifetime).await?;
+    /// # Ok(()) }
+    /// ```
+    fn create(&self, payload: Bytes, lifetime: Lifetime) -> Answer<'_, SessionId> {
+        Pending::new(async move {
+            let id = SessionId::random()?;
+            self.create_as(id.key(), payload, lifetime).await?;
+            Ok(id)
+        })
+    }
+
+    /// A new session under the key of an id that a framework made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] if a live session has the key, and those of [`write`](Self::write).
+    ///
+    /// ```
+    /// # use cloakroom::{Error, Lifetime, MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// let (store, key) = (MemoryStore::new(), SessionKey::of(b"the framework's id"));
+    /// let lifetime = Lifetime::idle(std::time::Duration::from_secs(1800));
+    /// store.create_as(key, "a".into(), lifetime).await?;
+    /// assert!(matches!(store.create_as(key, "b".into(), lifetime).await, Err(Error::AlreadyExists)));
+    /// # Ok(()) }
+    /// ```
+    fn create_as(&self, key: SessionKey, payload: Bytes, lifetime: Lifetime) -> Answer<'_, ()> {
+        let written = self.write(key, payload, When::Absent(lifetime));
+        Pending::new(async move { written.await.map(|_| ()) })
+    }
+
+    /// Replaces the payload of a live session and starts its idle period anew; `None` if it is gone, and then nothing is written:
+    /// a late save revives nobody.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(MemoryStore::new().put(SessionKey::of(b"gone"), "x".into()).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    fn put(&self, key: SessionKey, payload: Bytes) -> Answer<'_, Option<Version>> {
+        self.write(key, payload, When::Present)
+    }
+
+    /// [`put`](Self::put), if the session is still at `version`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] if it is at another, and those of [`write`](Self::write).
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Error, Lifetime, MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// # let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// let read = store.get(id.key(), Access::Peek).await?.unwrap();
+    /// store.put(id.key(), "somebody else".into()).await?;
+    /// assert!(matches!(store.put_if(id.key(), "mine".into(), read.version).await, Err(Error::Conflict { .. })));
+    /// # Ok(()) }
+    /// ```
+    fn put_if(&self, key: SessionKey, payload: Bytes, version: Version) -> Answer<'_, Option<Version>> {
+        self.write(key, payload, When::Version(version))
+    }
+
+    /// Puts payload and lifetime whether or not there was a session: plain key-value use.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write).
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// let hour = Lifetime::absolute(std::time::Duration::from_secs(3600));
+    /// MemoryStore::new().upsert(SessionKey::of(b"rate/192.0.2.1"), "1".into(), hour).await?;
+    /// # Ok(()) }
+    /// ```
+    fn upsert(&self, key: SessionKey, payload: Bytes, lifetime: Lifetime) -> Answer<'_, ()> {
+        let written = self.write(key, payload, When::Always(lifetime));
+        Pending::new(async move { written.await.map(|_| ()) })
+    }
+
+    /// Reads, lets `change` decide, and writes if nobody else did meanwhile; else again, so `change` may run more than once.
+    /// Gives the new version, or `None` if the session is gone or `change` gave nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read and of [`write`](Self::write), but no conflict.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// # let id = store.create("a".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// store.update(id.key(), &mut |s| Some([&s.payload[..], b"b"].concat().into())).await?;
+    /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().payload, "ab");
+    /// # Ok(()) }
+    /// ```
+    fn update<'a>(&'a self, key: SessionKey, change: Change<'a>) -> Answer<'a, Option<Version>> {
+        Pending::new(async move {
+            while let Some(stored) = self.get(key, Access::Peek).await? {
+                let Some(payload) = change(&stored) else { return Ok(None) };
+                match self.put_if(key, payload, stored.version).await {
+                    Err(Error::Conflict { .. }) => {}
+                    done => return done,
+                }
+            }
+            Ok(None)
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! What waits for what: the future every store operation returns, and named threads.
+//!
+//! Nothing here knows of sessions or disks. Invariant: dropping a [`Pending`] never undoes or corrupts anything; it only stops
+//! waiting.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+/// The future that a store operation returns.
+///
+/// An operation whose answer is at hand (a `get` of a warm session) is done by the call itself and costs no allocation; any other runs
+/// when it is polled. Dropping it before it is ready leaves a write either undone or done, never half done.
+///
+/// ```
+/// use cloakroom::{Access, MemoryStore, SessionKey, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let nobody = MemoryStore::new().get(SessionKey::of(b"nobody"), Access::Peek).await?;
+/// assert!(nobody.is_none());
+/// # Ok(()) }
+/// ```
+#[must_use = "an operation that is not awaited may never happen"]
+pub struct Pending<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Ready(Option<T>),
+    Boxed(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<'a, T: Unpin> Pending<'a, T> {
+    /// An answer that is at hand.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert_eq!(cloakroom::Pending::ready(7).await, 7);
+    /// # }
+    /// ```
+    pub fn ready(answer: T) -> Self {
+        Self(State::Ready(Some(answer)))
+    }
+
+    /// An answer that a future gives.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert_eq!(cloakroom::Pending::new(async { 7 }).await, 7);
+    /// # }
+    /// ```
+    pub fn new(future: impl Future<Output = T> + Send + 'a) -> Self {
+        Self(State::Boxed(Box::pin(future)))
+    }
+}
+
+impl<T: Unpin> Future for Pending<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.get_mut().0 {
+            // A future that is polled after its answer stays pending for ever, like a finished channel.
+            State::Ready(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            State::Boxed(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Pending<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pending")
+    }
+}
+
+/// Starts a named thread.
+#[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
+}

@@ -1,2 +1,4 @@
 //! The integration tests: one binary, one module for each concern.
-fn main() {}
+
+/// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
+mod disk;

@@ -11,6 +11,7 @@ mod error;
 mod format;
 mod id;
 mod index;
+mod log;
 mod lifetime;
 mod options;
 mod session;

@@ -87,9 +87,12 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file.
-#[expect(
-    clippy::len_without_is_empty,
-    reason = "a file is no container; nobody asks a segment if it is empty"
+#[cfg_attr(
+    feature = "sim",
+    expect(
+        clippy::len_without_is_empty,
+        reason = "a file is no container; nobody asks if a segment is empty"
+    )
 )]
 pub trait DiskFile: Send + Sync + 'static {
     /// Its length in bytes.

@@ -10,6 +10,7 @@ mod disk;
 mod error;
 mod format;
 mod id;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine lands next"))]
 mod index;
 mod log;
 mod lifetime;

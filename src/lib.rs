@@ -16,6 +16,7 @@ mod options;
 mod session;
 mod store;
 mod sync;
+mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When};

@@ -1,2 +1,4 @@
 //! The integration tests: one binary, one module for each concern.
-fn main() {}
+
+/// The source tree keeps its own rules: imports, sizes, seams.
+mod tidy;

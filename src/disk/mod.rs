@@ -20,6 +20,9 @@ pub mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+/// The file that carries a folder's lock: the disk's own, never listed and never removed.
+const LOCK_NAME: &str = "LOCK";
+
 /// A folder of files, named without paths.
 pub trait Disk: Send + Sync + 'static {
     /// Makes the folder if it is not there (0700), with its parents, durably.
@@ -36,7 +39,8 @@ pub trait Disk: Send + Sync + 'static {
     /// [`LockError::Held`] at once when another handle has it, in this process or another.
     fn lock(&self) -> Result<Box<dyn Send + Sync>, LockError>;
 
-    /// The names of all files in the folder, in no order; empty if there is no folder.
+    /// The names of all regular files in the folder but the lock's own, in no order; empty if there is no folder. A name that is
+    /// not Unicode is shown as nearly as can be: such a file is not a store's.
     ///
     /// # Errors
     ///
@@ -121,7 +125,8 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// The file as memory, kept in step with later writes, its pages faulted in; `None` where this disk cannot.
     ///
-    /// The caller reads only below a length that the file keeps: truncating a mapped file below what is read is a crash.
+    /// The caller reads only below a length that the file keeps: truncating a mapped file below what is read is a crash. And
+    /// it reads only bytes whose write has returned and that are not written again.
     ///
     /// # Errors
     ///

@@ -1,3 +1,0 @@
-//! Placeholder of the benchmarks.
-
-fn main() {}

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{ID_TEXT_CHARS, Version};
+use crate::version::Version;
 
 /// Why an operation on a store failed. Nothing was written unless the variant says so.
 ///
@@ -210,7 +210,7 @@ fn holder(pid: Option<u32>) -> String {
 #[non_exhaustive]
 pub enum ParseIdError {
     /// Not 43 characters.
-    #[error("a session id has {ID_TEXT_CHARS} characters, not {len}")]
+    #[error("a session id has 43 characters, not {len}")]
     Length {
         /// Its length, in bytes.
         len: usize,

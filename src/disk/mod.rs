@@ -13,7 +13,6 @@
 //! 4. [`Disk::rename`] is atomic: power loss leaves the old name or the new one.
 
 use std::io;
-use std::ops::Deref;
 use std::sync::Arc;
 
 pub mod real;
@@ -132,9 +131,6 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// The file as memory, kept in step with later writes, its pages faulted in; `None` where this disk cannot.
     ///
-    /// The caller reads only below a length that the file keeps: truncating a mapped file below what is read is a crash. And
-    /// it reads only bytes whose write has returned and that are not written again.
-    ///
     /// # Errors
     ///
     /// Whatever the operating system says.
@@ -142,7 +138,16 @@ pub trait DiskFile: Send + Sync + 'static {
 }
 
 /// A file as memory; it lives on when the file is removed.
-pub type Map = Arc<dyn Deref<Target = [u8]> + Send + Sync>;
+pub type Map = Arc<dyn Mapped>;
+
+/// A file as memory.
+pub trait Mapped: Send + Sync + 'static {
+    /// `len` bytes at `offset`, or `None` beyond what was mapped.
+    ///
+    /// The caller asks only for bytes whose write has returned, which are never written again, and which the file keeps: reading beyond the end of
+    /// a file that was cut kills the process.
+    fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]>;
+}
 
 /// Why a lock was not given.
 #[derive(Debug)]

@@ -130,7 +130,9 @@ impl Engine {
     /// A write to the list of segments failed.
     fn catalog_failed(&self, failed: catalog::Unchanged) {
         match failed {
-            catalog::Unchanged::Kept(e) => tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again"),
+            catalog::Unchanged::Kept(e) => {
+                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again")
+            }
             catalog::Unchanged::Unknown(e) => {
                 self.log.poison(&format!("replacing the manifest failed: {e}"), Vec::new());
             }

@@ -13,7 +13,9 @@ use rand::TryRng as _;
 use crate::clock::StoreClock;
 use crate::disk::{Disk, LockError};
 use crate::error::OpenError;
-use crate::format::{FORMAT_VERSION, Invalid, Listed, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name};
+use crate::format::{
+    FORMAT_VERSION, Invalid, Listed, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
+};
 use crate::id::{SegmentId, Seq};
 use crate::log::{Log, Segment, Table};
 use crate::options::{Options, ReadMode};
@@ -61,12 +63,15 @@ pub(crate) enum Threads {
     /// Threads of the store's own.
     Own,
     /// Whoever calls [`Engine::step`]: for simulations that replay.
-    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "only a simulation drives a store by hand"))]
     None,
 }
 
 /// Opens the store on `disk`. It reads the disk, so it is called on a thread that may wait.
-pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, threads: Threads) -> Result<Arc<Engine>, OpenError> {
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    threads: Threads,
+) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
     let started = options.clock.uptime();
     let folder = disk.name();
@@ -101,7 +106,9 @@ fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
 }
 
 fn is_ours(name: &str) -> bool {
-    ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name) || segment_id(name).is_some() || name.starts_with(TORN)
+    ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
+        || segment_id(name).is_some()
+        || name.starts_with(TORN)
 }
 
 fn segment_id(name: &str) -> Option<SegmentId> {
@@ -119,9 +126,10 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
             return Err(damaged("it is not there, though the one it replaced is".into()));
         }
         let mut store = [0; 16];
-        rand::rngs::SysRng.try_fill_bytes(&mut store).map_err(io::Error::other).map_err(OpenError::io(
-            "get random numbers for the store's id",
-        ))?;
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut store)
+            .map_err(io::Error::other)
+            .map_err(OpenError::io("get random numbers for the store's id"))?;
         return Ok(Manifest { store, mark_ms: 0, next_segment: 1, next_seq: 1, segments: Vec::new() });
     }
     let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
@@ -160,7 +168,9 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
             return Err(OpenError::Damaged {
                 file: MANIFEST.into(),
                 offset: 0,
-                what: format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost"),
+                what: format!(
+                    "{name} holds groups and is newer than the manifest, so a newer manifest was lost"
+                ),
                 cure: "Put the lost manifest back, or restore the folder from a copy; the files were left as they are",
             });
         }
@@ -193,7 +203,7 @@ fn start(
     let changed = catalog.change(clock.now(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
     });
-    changed.map_err(|Unchanged::Kept(e) | Unchanged::Unknown(e)| OpenError::io("write the manifest")(e))?;
+    changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;
     let table = Table::default();
     for (segment, _) in &found.sealed {
         // What lies above the seal does not count any more. That it stays there for now costs space alone.

@@ -43,8 +43,11 @@ impl Record<'_> {
     /// Checks and takes apart.
     pub(super) fn parts(&self) -> Result<(RecordHeader, Body<'_>), Error> {
         let Address { segment, offset, .. } = self.address;
-        Body::read(&self.bytes, self.seed, offset)
-            .map_err(|invalid| Error::Corrupt { segment: segment.0, offset, what: invalid.what() })
+        Body::read(&self.bytes, self.seed, offset).map_err(|invalid| Error::Corrupt {
+            segment: segment.0,
+            offset,
+            what: invalid.what(),
+        })
     }
 }
 
@@ -97,11 +100,8 @@ impl Engine {
 
     /// The record at an address; `None` if it was there and has moved.
     async fn record(&self, address: Address) -> Result<Option<Record<'static>>, Error> {
-        let copy = |r: &Record<'_>| Record {
-            bytes: Cow::Owned(r.bytes.to_vec()),
-            seed: r.seed,
-            address: r.address,
-        };
+        let copy =
+            |r: &Record<'_>| Record { bytes: Cow::Owned(r.bytes.to_vec()), seed: r.seed, address: r.address };
         match self.look(address, copy) {
             Where::Here(record) => Ok(Some(record)),
             Where::Moved => Ok(None),

@@ -24,7 +24,9 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::{Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, ROTATE_BYTES, SEGMENT_HEADER_BYTES, Seal};
+use crate::format::{
+    Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, ROTATE_BYTES, SEGMENT_HEADER_BYTES, Seal,
+};
 use crate::format::{RecordHeader, segment_name};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::index::{Entry, Replay};
@@ -93,7 +95,8 @@ fn open_listed(
     mapped: bool,
 ) -> Result<Arc<Segment>, OpenError> {
     let file = segment_name(SegmentId(listed.id));
-    let damaged = |what: String| OpenError::Damaged { file: file.clone(), offset: 0, what, cure: CURE_BACKUP };
+    let damaged =
+        |what: String| OpenError::Damaged { file: file.clone(), offset: 0, what, cure: CURE_BACKUP };
     match Segment::open(disk, listed, store, mapped) {
         Ok(Ok(segment)) => Ok(segment),
         Ok(Err(crate::format::Invalid::Unknown(found))) => {
@@ -159,7 +162,8 @@ impl Recovered {
             let scanned = scan(&bytes, segment.header(), true, |_| {});
             tails.push(Tail { segment, bytes, scanned });
         }
-        let Some(reached) = tails.iter().position(|tail| !tail.scanned.last).or(tails.len().checked_sub(1)) else {
+        let Some(reached) = tails.iter().position(|tail| !tail.scanned.last).or(tails.len().checked_sub(1))
+        else {
             return Ok(());
         };
         check_end(&tails, reached)?;
@@ -188,7 +192,9 @@ impl Recovered {
             }
             let id = tail.segment.id();
             let read = OpenError::io(format!("read {}", segment_name(id)));
-            scan(&tail.bytes[..len as usize], tail.segment.header(), false, |placed| self.fold(placed, id, None));
+            scan(&tail.bytes[..len as usize], tail.segment.header(), false, |placed| {
+                self.fold(placed, id, None)
+            });
             let seal = tail.segment.cut(len).map_err(read)?;
             self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));
         }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::contract::When;
 use crate::error::Error;
-use crate::format::{Body, Kind, ROTATE_BYTES, RECORD_HEADER_BYTES, RecordHeader, Rotated};
+use crate::format::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated};
 use crate::id::{SessionId, SessionKey, Version};
 use crate::index::{Entry, Shard};
 use crate::lifetime::{Deadlines, Lifetime};
@@ -113,8 +113,12 @@ impl Engine {
         let lifetime = match (when, live) {
             (When::Present | When::Version(_), None) => return Ok(None),
             (When::Present, Some(entry)) => return Ok(Some(kept(entry))),
-            (When::Version(version), Some(entry)) if entry.version == version.0 => return Ok(Some(kept(entry))),
-            (When::Version(_), Some(entry)) => return Err(Error::Conflict { current: Version(entry.version) }),
+            (When::Version(version), Some(entry)) if entry.version == version.0 => {
+                return Ok(Some(kept(entry)));
+            }
+            (When::Version(_), Some(entry)) => {
+                return Err(Error::Conflict { current: Version(entry.version) });
+            }
             (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
             (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,
         };
@@ -229,7 +233,8 @@ impl Engine {
                 }
                 let hides_until = old.hides_until(&old_key);
                 let body = Body { rotated: Some(Rotated { old_key, hides_until }), ..found };
-                let mut header = RecordHeader::new(Kind::Rotate, key, entry.created_s, entry.deadlines, &body);
+                let mut header =
+                    RecordHeader::new(Kind::Rotate, key, entry.created_s, entry.deadlines, &body);
                 let staged = self.log.stage(&mut header, &body, durability, room)?;
                 old.remove(&old_key);
                 old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);

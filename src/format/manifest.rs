@@ -69,7 +69,7 @@ impl Manifest {
         if crc != checksum(0, &header[..20]) {
             return Err(Invalid::Checksum);
         }
-        if version != FORMAT_VERSION.into() {
+        if version != u32::from(FORMAT_VERSION) {
             return Err(Invalid::Unknown(version));
         }
         let body = &bytes[HEADER_BYTES..];

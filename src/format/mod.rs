@@ -81,10 +81,7 @@ mod segment;
 
 pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
 pub(crate) use manifest::{Listed, Manifest, Seal};
-pub(crate) use record::{
-    Body, Kind, Owner, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated,
-    segment_name,
-};
+pub(crate) use record::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name};
 pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind};
 
 /// The version of the format that this crate writes, and the newest it reads.

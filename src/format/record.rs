@@ -55,11 +55,6 @@ impl Kind {
             _ => None,
         }
     }
-
-    /// Whether the record carries a session's content.
-    pub(crate) const fn has_content(self) -> bool {
-        matches!(self, Self::Put | Self::Rotate)
-    }
 }
 
 /// The fixed part of a record.
@@ -270,7 +265,7 @@ impl<'a> Body<'a> {
     /// Takes a body apart whose checksum holds.
     pub(crate) fn decode(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, Invalid> {
         let mut take = Take(bytes);
-        let mut key = |take: &mut Take<'a>| take.bytes().map(SessionKey::from_bytes);
+        let key = |take: &mut Take<'a>| take.bytes().map(SessionKey::from_bytes);
         let mut body = Self::default();
         if header.owned {
             body.owner = Some(Owner { key: key(&mut take)?, epoch: take.u64()? });

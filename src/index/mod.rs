@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) version: Seq,
     /// The newest.
     pub(crate) deadlines: Deadlines,
+    /// When the session was created, in whole seconds since 1970: a write keeps it without reading the record before.
+    pub(crate) created_s: u32,
     /// The segment of the newest touch record; `None` when the content's record carries the newest deadline.
     pub(crate) touched_in: Option<SegmentId>,
 }

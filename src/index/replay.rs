@@ -39,17 +39,8 @@ impl Replay {
         Self { shards: (0..Index::SHARDS).map(|_| Mutex::new(Fold::new(now))).collect() }
     }
 
-    /// Folds in a put, a rotation's new key, or a copy of either.
-    pub(crate) fn content(
-        &self,
-        key: &SessionKey,
-        address: Address,
-        rotated: bool,
-        content_seq: Seq,
-        deadline_seq: Seq,
-        deadlines: Deadlines,
-    ) {
-        let entry = Entry { address, rotated, version: content_seq, deadlines, touched_in: None };
+    /// Folds in a put, a rotation's new key, or a copy of either; `deadline_seq` is the number of its deadlines.
+    pub(crate) fn content(&self, key: &SessionKey, entry: Entry, deadline_seq: Seq) {
         self.shards[Index::shard_of(key)].lock().content(key, entry, deadline_seq);
     }
 

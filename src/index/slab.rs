@@ -1,6 +1,6 @@
 //! The slots of one shard, packed, and the table that finds a slot by key. It knows neither time nor disk space.
 //!
-//! A slot is 60 bytes and its place in the table about 7, so a session costs less than 72 bytes at 1 M and at 10 M sessions. Slots
+//! A slot is 64 bytes and its place in the table about 7, so a session costs less than 72 bytes at 1 M and at 10 M sessions. Slots
 //! lie in chunks that are taken as the shard grows and given back as it shrinks: nothing large is ever copied.
 //!
 //! **A slot names its session by the first 12 bytes of the key.** Keys are SHA-256 hashes, so for two of 10 M sessions to agree in
@@ -22,7 +22,7 @@ pub(super) type Prefix = [u8; 12];
 /// No slot: the end of a list.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Slots in a chunk: 15 KiB, so that a shard that holds little wastes little.
+/// Slots in a chunk: 16 KiB, so that a shard that holds little wastes little.
 const CHUNK_SLOTS: u32 = 256;
 /// A table is remade with room for this part more than it holds. Small, so that churn at a steady size does not double it.
 const SPARE_PARTS: u32 = 16;
@@ -40,7 +40,7 @@ const ROTATED: u32 = 2 << LEN_BITS;
 /// Marks an idle period in seconds; without it, milliseconds.
 const IDLE_IN_SECONDS: u32 = 1 << 31;
 
-const _: () = assert!(size_of::<Slot>() == 60);
+const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(IDLE_MS_EXACT == 1 << 31);
 
 /// What a slot keeps of `key`.
@@ -68,6 +68,7 @@ pub(super) struct Slot {
     len_and_flags: u32,
     version: [u8; 8],
     idle: u32,
+    created_s: u32,
     /// 0 for none.
     touched_in: u32,
     /// The neighbours in the list of its deadline bucket; [`deadlines`](super::deadlines) says what they hold.
@@ -85,6 +86,7 @@ impl Slot {
         len_and_flags: 0,
         version: [0; 8],
         idle: 0,
+        created_s: 0,
         touched_in: 0,
         prev: NONE,
         next: NONE,
@@ -99,7 +101,7 @@ impl Slot {
 
     /// Replaces everything but the name and the place in a list.
     pub(super) fn put(&mut self, entry: &Entry) {
-        let Entry { address, rotated, version, deadlines, touched_in } = entry;
+        let Entry { address, rotated, version, deadlines, created_s, touched_in } = entry;
         debug_assert!(address.len <= LEN_MASK, "a record of {} bytes does not fit a slot", address.len);
         self.segment = address.segment.0;
         self.offset = address.offset;
@@ -109,6 +111,7 @@ impl Slot {
         self.expires_at = pack(deadlines.expires_at);
         self.absolute_at = pack(deadlines.absolute_at);
         self.idle = pack_idle(deadlines.idle_ms);
+        self.created_s = *created_s;
         self.touched_in = touched_in.map_or(0, |segment| segment.0);
     }
 
@@ -127,6 +130,7 @@ impl Slot {
                 expires_at: unpack(self.expires_at),
                 exact: self.len_and_flags & EXACT != 0,
             },
+            created_s: self.created_s,
             touched_in: (self.touched_in != 0).then_some(SegmentId(self.touched_in)),
         }
     }
@@ -290,6 +294,7 @@ mod tests {
             rotated: true,
             version: Seq(u64::MAX - 1),
             deadlines: Deadlines::start(Timestamp::from_millis(1_700_000_000_123), lifetime).unwrap(),
+            created_s: 5,
             touched_in: Some(SegmentId(3)),
         }
     }

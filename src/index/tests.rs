@@ -38,6 +38,7 @@ fn entry(segment: u32, offset: u32, version: u64, expires_at: Timestamp) -> Entr
         rotated: false,
         version: Seq(version),
         deadlines: deadlines(expires_at),
+        created_s: 7,
         touched_in: None,
     }
 }

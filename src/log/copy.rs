@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::disk::Disk;
-use crate::format::{
-    Body, GROUP_HEADER_BYTES, GroupHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentKind,
-};
+use crate::format::{Body, GROUP_HEADER_BYTES, GroupHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::id::{Address, Position, SegmentId, Seq};
 
 use super::Segment;
@@ -44,10 +42,6 @@ impl CopyWriter {
         let segment = Segment::create(disk, id, SegmentKind::Copy, store, capacity, mapped)?;
         let group = vec![0; GROUP_HEADER_BYTES as usize];
         Ok(Self { segment, time, group, records: 0 })
-    }
-
-    pub(crate) fn id(&self) -> SegmentId {
-        self.segment.id()
     }
 
     pub(crate) fn has_room(&self, len: u32) -> bool {

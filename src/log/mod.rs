@@ -54,7 +54,7 @@ pub(crate) use copy::{CopyWriter, copy_bytes};
 pub(crate) use scan::{Scanned, end_of_bytes, later_watermark, scan};
 pub(crate) use segment::Segment;
 pub(crate) use staging::Staged;
-pub(crate) use table::{List, Table, find};
+pub(crate) use table::{Table, find};
 
 use staging::{Group, Staging, State, sooner};
 
@@ -167,8 +167,7 @@ impl Log {
         room: &mut Room<'_>,
     ) -> Result<Staged, Refused> {
         let mut staging = self.staging.lock();
-        let (was_empty, was_urgent, left) =
-            (!staging.has_work(), staging.is_urgent(), staging.left.len());
+        let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
         let staged = staging.push(header, body, durability)?;
         room.use_up();
         let wake = was_empty || (!was_urgent && staging.is_urgent());
@@ -343,7 +342,8 @@ impl Log {
     pub(crate) fn take_left(&self) -> Vec<Arc<Segment>> {
         let durable = self.durable();
         let mut staging = self.staging.lock();
-        let (done, waiting) = std::mem::take(&mut staging.left).into_iter().partition(|s| s.id() < durable.segment);
+        let (done, waiting) =
+            std::mem::take(&mut staging.left).into_iter().partition(|s| s.id() < durable.segment);
         staging.left = waiting;
         done
     }
@@ -452,5 +452,8 @@ fn pack(position: Position) -> u64 {
 
 fn unpack(packed: u64) -> Position {
     let [segment, offset] = [packed >> 32, packed & u64::from(u32::MAX)];
-    Position { segment: SegmentId(u32::try_from(segment).unwrap_or(0)), offset: u32::try_from(offset).unwrap_or(0) }
+    Position {
+        segment: SegmentId(u32::try_from(segment).unwrap_or(0)),
+        offset: u32::try_from(offset).unwrap_or(0),
+    }
 }

@@ -4,7 +4,8 @@
 
 use crate::clock::Timestamp;
 use crate::format::{
-    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Invalid, Placed, Records, SEGMENT_HEADER_BYTES, SegmentHeader,
+    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Invalid, Placed, Records, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
 };
 use crate::id::{Position, SegmentId, Seq};
 

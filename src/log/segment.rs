@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use rand::TryRng as _;
 
 use crate::disk::{Disk, DiskFile, Map};
-use crate::format::{Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name};
+use crate::format::{
+    Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
+};
 use crate::id::{Address, SegmentId};
 
 /// A segment of the log.
@@ -88,7 +90,8 @@ impl Segment {
             Ok(header) => header,
             Err(invalid) => return Ok(Err(invalid)),
         };
-        let expected = SegmentHeader { kind: listed.kind, store, id: SegmentId(listed.id), salt: listed.salt };
+        let expected =
+            SegmentHeader { kind: listed.kind, store, id: SegmentId(listed.id), salt: listed.salt };
         if header != expected {
             return Ok(Err(Invalid::Field));
         }
@@ -170,7 +173,7 @@ impl Segment {
     /// The bytes of a record that is written, if the segment is warm.
     pub(crate) fn warm(&self, address: Address) -> Option<&[u8]> {
         let map = self.map.as_ref()?;
-        map.get(address.offset as usize..)?.get(..address.len as usize)
+        map.bytes(address.offset as usize, address.len as usize)
     }
 
     /// The bytes of a record that is written, through the file: this may wait for the disk.
@@ -182,7 +185,7 @@ impl Segment {
 
     /// Everything up to `len`: this may wait for the disk, and takes as much memory if the segment is cold.
     pub(crate) fn whole(&self, len: u32) -> io::Result<Cow<'_, [u8]>> {
-        if let Some(bytes) = self.map.as_ref().and_then(|map| map.get(..len as usize)) {
+        if let Some(bytes) = self.map.as_ref().and_then(|map| map.bytes(0, len as usize)) {
             return Ok(Cow::Borrowed(bytes));
         }
         let mut bytes = vec![0; len as usize];

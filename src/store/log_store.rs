@@ -170,7 +170,8 @@ impl LogStore {
     }
 
     fn new(engine: Arc<Engine>) -> Self {
-        let (durability, delete_durability) = (engine.options().durability, engine.options().delete_durability);
+        let (durability, delete_durability) =
+            (engine.options().durability, engine.options().delete_durability);
         Self { handle: Arc::new(Handle(engine)), durability, delete_durability }
     }
 

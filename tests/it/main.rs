@@ -11,3 +11,5 @@ mod expiry;
 mod session;
 /// The stores under test, and their clock.
 mod stores;
+/// The source tree keeps its own rules: imports, sizes, seams.
+mod tidy;

@@ -40,7 +40,8 @@ use crate::engine::Engine;
 const SYNC_BYTES: u64 = 8 << 20;
 
 /// Sessions that end within the same of these go into one segment, so that it tends to die whole.
-const CLASSES: [Duration; 3] = [Duration::from_hours(1), Duration::from_hours(24), Duration::from_hours(7 * 24)];
+const CLASSES: [Duration; 3] =
+    [Duration::from_secs(3_600), Duration::from_secs(24 * 3_600), Duration::from_secs(7 * 24 * 3_600)];
 
 /// A record to be copied.
 struct Survivor<'a> {
@@ -96,7 +97,8 @@ impl Engine {
             let bytes = u64::from(listed.seal?.len);
             Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0) })
         };
-        let all = self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());
+        let all =
+            self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());
         all.into_iter().filter(|usage| !damaged.contains(&usage.id)).collect()
     }
 
@@ -139,7 +141,13 @@ impl Engine {
         None
     }
 
-    fn judge<'a>(&self, id: SegmentId, placed: &Placed<'a>, now: Timestamp, survivors: &mut Vec<Survivor<'a>>) {
+    fn judge<'a>(
+        &self,
+        id: SegmentId,
+        placed: &Placed<'a>,
+        now: Timestamp,
+        survivors: &mut Vec<Survivor<'a>>,
+    ) {
         let Placed { offset, header, body } = *placed;
         let from = Address { segment: id, offset, len: header.len() };
         if let Some(rotated) = body.rotated
@@ -152,7 +160,9 @@ impl Engine {
         match header.kind {
             Kind::Put | Kind::Rotate => {
                 let shard = self.index.lock(&header.key);
-                let Some(entry) = shard.get(&header.key).filter(|entry| entry.address == from) else { return };
+                let Some(entry) = shard.get(&header.key).filter(|entry| entry.address == from) else {
+                    return;
+                };
                 let deadline_seq = self.log.last_seq();
                 drop(shard);
                 let body = Body { rotated: None, ..body };
@@ -163,7 +173,8 @@ impl Engine {
             }
             Kind::Touch => {
                 let entry = self.index.lock(&header.key).get(&header.key);
-                let newest = |e: &crate::index::Entry| e.touched_in == Some(id) && e.deadlines == header.deadlines;
+                let newest =
+                    |e: &crate::index::Entry| e.touched_in == Some(id) && e.deadlines == header.deadlines;
                 if entry.as_ref().is_some_and(newest) {
                     survivors.push(Survivor { header, body, from, what: What::Touch });
                 }
@@ -229,7 +240,8 @@ impl Engine {
     fn pause(&self, bytes: u64) -> bool {
         self.counters.compacted_bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.threads == crate::engine::Threads::Own {
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.options.compaction_bytes_per_second);
+            let nanos =
+                u128::from(bytes) * 1_000_000_000 / u128::from(self.options.compaction_bytes_per_second);
             self.compactor.wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
         }
         self.stopping.load(Ordering::Acquire)
@@ -244,7 +256,9 @@ impl Engine {
             What::Touch => {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }
-            What::Tombstone => shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES),
+            What::Tombstone => {
+                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES)
+            }
             What::Other => {}
         }
     }

@@ -134,7 +134,7 @@ impl Life {
         self.log.push(Record::Content { key: number, address, rotated, seq, deadline_seq: seq, deadlines });
         self.deadline_seqs.insert(number, seq);
         let (key, version) = (key(number), Seq(seq));
-        let entry = Entry { address, rotated, version, deadlines, touched_in: None };
+        let entry = Entry { address, rotated, version, deadlines, created_s: 0, touched_in: None };
         self.index.lock(&key).set(&key, entry, at(self.now_ms));
     }
 
@@ -197,7 +197,10 @@ impl Life {
         for record in log {
             match *record {
                 Record::Content { key: number, address, rotated, seq, deadline_seq, deadlines } => {
-                    replay.content(&key(number), address, rotated, Seq(seq), Seq(deadline_seq), deadlines);
+                    let version = Seq(seq);
+                    let entry =
+                        Entry { address, rotated, version, deadlines, created_s: 0, touched_in: None };
+                    replay.content(&key(number), entry, Seq(deadline_seq));
                 }
                 Record::Touch { key: number, seq, segment, deadlines } => {
                     replay.touch(&key(number), Seq(seq), segment, deadlines);
@@ -273,10 +276,17 @@ proptest! {
 #[test]
 fn ended_session_with_an_older_version_on_disk_stays_until_it_has_its_tombstone() {
     let replay = Replay::new(at(0));
-    let address = |segment| Address { segment: SegmentId(segment), offset: 64, len: 300 };
-    replay.content(&key(1), address(2), false, Seq(2), Seq(2), deadlines(at(1_000)));
-    replay.content(&key(1), address(1), false, Seq(1), Seq(1), deadlines(at(90_000)));
-    replay.content(&key(2), address(2), false, Seq(3), Seq(3), deadlines(at(1_000)));
+    let content = |segment, version, deadlines| Entry {
+        address: Address { segment: SegmentId(segment), offset: 64, len: 300 },
+        rotated: false,
+        version: Seq(version),
+        deadlines,
+        created_s: 0,
+        touched_in: None,
+    };
+    replay.content(&key(1), content(2, 2, at(1_000)), Seq(2));
+    replay.content(&key(1), content(1, 1, at(90_000)), Seq(1));
+    replay.content(&key(2), content(2, 3, at(1_000)), Seq(3));
     let index = replay.finish(at(5_000));
     assert_eq!(index.len(), 1);
     let expired = index.lock(&key(1)).expire(at(6_000), 10);

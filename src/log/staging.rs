@@ -15,7 +15,8 @@ use crate::format::{Body, GROUP_HEADER_BYTES, GroupHeader, Kind, RecordHeader, S
 use crate::id::{Address, Position, Seq};
 use crate::options::Durability;
 
-use super::{Outcome, Refused, Segment};
+use super::outcome::{Outcome, Refused};
+use super::segment::Segment;
 
 /// The writer is woken at this length although nobody waits for the kernel to have the bytes.
 const EAGER_BYTES: usize = 256 << 10;

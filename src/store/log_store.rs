@@ -246,7 +246,7 @@ impl SessionStore for LogStore {
 
     fn touch(&self, key: SessionKey) -> Answer<'_, bool> {
         match self.engine().touch_now(&key) {
-            Some(live) => Pending::ready(Ok(live)),
+            Some(live) => Pending::ready(live),
             None => Pending::new(self.engine().touch(key, self.durability)),
         }
     }

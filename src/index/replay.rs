@@ -25,7 +25,7 @@ use super::slab::{Prefix, Slab, Slot, prefix};
 use super::usage::Usage;
 use super::{Entry, Index, Shard};
 use crate::clock::Timestamp;
-use crate::id::{Address, SegmentId, Seq, SessionKey};
+use crate::id::{SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
 /// An index in the making. Threads may share it; they wait for each other only where their keys meet in a shard.

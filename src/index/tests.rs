@@ -159,7 +159,7 @@ impl Model {
 
     fn expire(&mut self, shard: &mut Shard, max: usize) {
         let now = at(self.now_ms);
-        let done: Expired = shard.expire(now, max);
+        let done = shard.expire(now, max);
         assert!(done.removed + done.outlived.len() <= max);
         let before = self.sessions.len();
         self.sessions.retain(|number, (entry, until)| {

@@ -23,5 +23,6 @@ pub use error::{Error, OpenError, ParseIdError};
 pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;
 pub use options::{Corruption, Durability, Options, ReadMode};
+pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};
 pub use store::{Answer, Change, LogStore, MemoryStore, Recovery, SessionStore};
 pub use sync::Pending;

@@ -36,8 +36,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use ticket::Site;
 use visit::Door;
 
-/// A session ends after this long without a request; at the latest after [`devices::SESSION_DAYS_MAX`].
-const IDLE: Duration = Duration::from_hours(7 * 24);
+/// A session ends after so many days without a request; at the latest after [`devices::SESSION_DAYS_MAX`].
+const IDLE_DAYS: u32 = 7;
 /// How long a new process waits for the old one to close the folder, so that a deploy needs no pause in between.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests in flight may take once the shop was told to end.
@@ -104,23 +104,23 @@ async fn serve(arguments: &Arguments, store: LogStore) -> Result<(), Box<dyn Err
             Site::new(true).cookie_name()
         );
     }
-    let absolute = Duration::from_hours(24 * devices::SESSION_DAYS_MAX);
-    let door = Door { store, site, lifetime: Lifetime::idle(IDLE).and_absolute(absolute) };
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (told, tell) = (tokio::sync::Notify::new(), std::sync::Arc::new(tokio::sync::Notify::new()));
-    let asked_to_end = {
-        let tell = tell.clone();
-        async move {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            println!("closing");
-            tell.notify_one();
-        }
+    let absolute = devices::DAY * devices::SESSION_DAYS_MAX;
+    let door =
+        Door { store, site, lifetime: Lifetime::idle(devices::DAY * IDLE_DAYS).and_absolute(absolute) };
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let asked_to_end = async move {
+        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        println!("closing");
+        let _ = tell.send(());
     };
-    drop(told);
     let serving = axum::serve(listener, routes::router(door, scheme)).with_graceful_shutdown(asked_to_end);
+    let out_of_patience = async {
+        let _: Result<(), _> = told.await;
+        tokio::time::sleep(GRACE).await;
+    };
     tokio::select! {
         done = serving => Ok(done?),
-        () = async { tell.notified().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        () = out_of_patience => Ok(()),
     }
 }

@@ -178,7 +178,7 @@ impl Served {
     }
 
     fn took(&self, start: Duration) {
-        let ns = (SystemClock.uptime() - start).as_nanos();
+        let ns = SystemClock.uptime().saturating_sub(start).as_nanos();
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         latencies.saturating_record(u64::try_from(ns).unwrap_or(u64::MAX));
     }

@@ -160,8 +160,7 @@ impl Model {
 
 /// The session once this request is done.
 fn after(entry: &Entry, before: Option<&Known>) -> Known {
-    let mut known =
-        before.cloned().unwrap_or(Known { touched_ms: 0, pages: 0, last: VecDeque::new() });
+    let mut known = before.cloned().unwrap_or(Known { touched_ms: 0, pages: 0, last: VecDeque::new() });
     known.touched_ms = entry.at_ms;
     if is_page(entry) {
         known.pages += 1;

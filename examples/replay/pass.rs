@@ -63,19 +63,18 @@ impl Plan<'_> {
             model.check(entry, answer)?;
             progress.inc(1);
         }
-        let last = running.figures(now_ms).await?;
-        let (least, most) = model.live_at(now_ms);
-        if !(least..=most).contains(&last.live) {
-            return Err(format!("{} sessions live at the end, not {least} to {most}", last.live).into());
+        let ending = running.figures(now_ms).await?;
+        let (fewest, most) = model.live_at(now_ms);
+        if !(fewest..=most).contains(&ending.live) {
+            return Err(format!("{} sessions live at the end, not {fewest} to {most}", ending.live).into());
         }
-        figures.push(last);
+        figures.push(ending);
         running.end().await?;
         Ok(Outcome { model, figures, folder_bytes: bytes_in(&self.folder).await? })
     }
 
     async fn start(&self, at_ms: u64) -> Result<Running, Box<dyn Error>> {
-        let layer =
-            Layer { folder: self.folder.clone(), at_ms, idle_ms: self.idle_ms, exact: self.exact };
+        let layer = Layer { folder: self.folder.clone(), at_ms, idle_ms: self.idle_ms, exact: self.exact };
         let mut child = Command::new(std::env::current_exe()?)
             .args(layer.arguments())
             .stdin(Stdio::piped())

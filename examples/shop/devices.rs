@@ -15,13 +15,14 @@
 
 use std::time::Duration;
 
-use cloakroom::{Access, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp};
+use cloakroom::{Access, Clock, Error, Lifetime, LogStore, SessionKey, SessionStore, SystemClock, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::visit::Trouble;
 
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest a session lives, used or not.
-pub const SESSION_DAYS_MAX: u64 = 30;
+pub const SESSION_DAYS_MAX: u32 = 30;
 /// Devices of one user; signing in with one more signs out the one that signed in first. Sign-ins at the same instant may exceed it by
 /// their number, until the next.
 const DEVICES_MAX: usize = 20;
@@ -31,7 +32,7 @@ const DEVICES_MAX: usize = 20;
 pub struct Device {
     key: [u8; 32],
     pub label: String,
-    /// Milliseconds since 1970, in store time.
+    /// When it signed in, in milliseconds since 1970: for the eye only.
     pub since_ms: u64,
 }
 
@@ -68,10 +69,7 @@ impl<'a> Devices<'a> {
             self.store.delete(oldest.key()).await?;
             gone.push(oldest.key());
         }
-        let since_ms = match self.store.get(key, Access::Peek).await? {
-            Some(session) => session.created_at.as_millis(),
-            None => return Err("the session ended while it was signing in".into()),
-        };
+        let since_ms = SystemClock.wall().as_millis();
         let device = Device { key: *key.as_bytes(), label: label.to_owned(), since_ms };
         self.change(|devices| {
             devices.retain(|device| !gone.contains(&device.key()));
@@ -122,17 +120,20 @@ impl<'a> Devices<'a> {
 
     /// Changes the record whatever others do to it meanwhile, and makes it if it is not there; `edit` may run more than once.
     async fn change(&self, mut edit: impl FnMut(&mut Vec<Device>) + Send) -> Result<(), Trouble> {
-        let lifetime = Lifetime::idle(Duration::from_hours(24 * (SESSION_DAYS_MAX + 1)));
+        let lifetime = Lifetime::idle(DAY * (SESSION_DAYS_MAX + 1));
         loop {
             let mut encoded = Ok(Vec::new());
-            let changed = self.store.update(self.record, &mut |stored| {
-                encoded = serde_json::from_slice::<Vec<Device>>(&stored.payload).and_then(|mut devices| {
-                    edit(&mut devices);
-                    serde_json::to_vec(&devices)
-                });
-                encoded.as_ref().ok().map(|bytes| bytes.clone().into())
-            });
-            let changed = changed.await?;
+            let changed = self
+                .store
+                .update(self.record, &mut |stored| {
+                    let devices = serde_json::from_slice::<Vec<Device>>(&stored.payload);
+                    encoded = devices.and_then(|mut devices| {
+                        edit(&mut devices);
+                        serde_json::to_vec(&devices)
+                    });
+                    encoded.as_ref().ok().map(|bytes| bytes.clone().into())
+                })
+                .await?;
             encoded?;
             if changed.is_some() {
                 return Ok(());
@@ -177,14 +178,7 @@ pub fn label(user_agent: &str) -> String {
 /// An instant for people, to the minute.
 pub fn in_words(at: Timestamp) -> String {
     let at = time::OffsetDateTime::from(std::time::SystemTime::from(at));
-    format!(
-        "{} {} {}, {:02}:{:02} UTC",
-        at.day(),
-        at.month(),
-        at.year(),
-        at.hour(),
-        at.minute()
-    )
+    format!("{} {} {}, {:02}:{:02} UTC", at.day(), at.month(), at.year(), at.hour(), at.minute())
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Page {
                     main {
                         @if let Some(notice) = self.notice { p .notice role="status" { (notice) } }
                         div .columns {
-                            (self.goods())
+                            (goods())
                             div { (self.cart(pieces)) (self.account()) }
                         }
                     }
@@ -58,23 +58,6 @@ impl Page {
             div .badges {
                 @if let Some(user) = &self.user { span #who { (user) } }
                 span .pill #pieces { (pieces) @if pieces == 1 { " piece" } @else { " pieces" } }
-            }
-        }
-    }
-
-    fn goods(&self) -> Markup {
-        html! {
-            section {
-                h1 { "Coats and company" }
-                ul .goods {
-                    @for item in &GOODS {
-                        li {
-                            div .swatch.(item.slug) aria-hidden="true" { (item.sign) }
-                            div .what { strong { (item.name) } span .price { (euros(item.cents)) } }
-                            (button("/cart/add", "Add", Some(item), "small"))
-                        }
-                    }
-                }
             }
         }
     }
@@ -137,6 +120,23 @@ impl Page {
     }
 }
 
+fn goods() -> Markup {
+    html! {
+        section {
+            h1 { "Coats and company" }
+            ul .goods {
+                @for item in &GOODS {
+                    li {
+                        div .swatch.(item.slug) aria-hidden="true" { (item.sign) }
+                        div .what { strong { (item.name) } span .price { (euros(item.cents)) } }
+                        (button("/cart/add", "Add", Some(item), "small"))
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A form of one button: what changes something is a POST.
 fn button(action: &str, text: &str, item: Option<&Item>, class: &str) -> Markup {
     html! {
@@ -159,7 +159,8 @@ mod tests {
     fn text_of_users_is_escaped() {
         let evil = "<script>alert(1)</script>\"'&";
         let line = DeviceLine { label: evil.into(), since: "now".into(), is_this_one: true };
-        let page = Page { user: Some(evil.into()), cart: vec![(&GOODS[0], 2)], devices: vec![line], notice: None };
+        let page =
+            Page { user: Some(evil.into()), cart: vec![(&GOODS[0], 2)], devices: vec![line], notice: None };
         let html = page.render().into_string();
         assert!(!html.contains("<script"), "{html}");
         assert!(html.contains("&lt;script&gt;"));

@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cloakroom::{Lifetime, LogStore, Session, SessionError};
+use cloakroom::{Lifetime, LogStore, Session};
 
 use super::ticket::Site;
 

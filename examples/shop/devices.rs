@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Access, Clock, Error, Lifetime, LogStore, SessionKey, SessionStore, SystemClock, Timestamp};
+use cloakroom::{Access, Clock, Error, Lifetime, SessionKey, SessionStore, SystemClock, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::visit::Trouble;
@@ -44,16 +44,19 @@ impl Device {
 
 /// The devices of one user.
 pub struct Devices<'a> {
-    store: &'a LogStore,
+    store: &'a dyn SessionStore,
     record: SessionKey,
 }
 
 impl<'a> Devices<'a> {
-    pub fn of(store: &'a LogStore, user: &str) -> Self {
-        // A session's key is the hash of 32 bytes that the browser sends. The name hashed here is longer, whoever the user is: else somebody could
-        // pick a user name that makes the name 32 bytes long, send just those as a cookie, and have the record read as a session.
-        let name = format!("the devices that a user of the shop is signed in with/{user}");
-        Self { store, record: SessionKey::of(name.as_bytes()) }
+    pub fn of(store: &'a dyn SessionStore, user: &str) -> Self {
+        Self { store, record: SessionKey::of(Self::name(user).as_bytes()) }
+    }
+
+    /// What the record's key is made of. A session's key is the hash of 32 bytes that the browser sends; this is longer, whoever the user is: else
+    /// somebody could pick a name that makes it 32 bytes long, send just those as a cookie, and have the record read as a session.
+    fn name(user: &str) -> String {
+        format!("the devices that a user of the shop is signed in with/{user}")
     }
 
     /// Those whose session is live, in the order in which they signed in.
@@ -178,12 +181,92 @@ pub fn label(user_agent: &str) -> String {
 /// An instant for people, to the minute.
 pub fn in_words(at: Timestamp) -> String {
     let at = time::OffsetDateTime::from(std::time::SystemTime::from(at));
-    format!("{} {} {}, {:02}:{:02} UTC", at.day(), at.month(), at.year(), at.hour(), at.minute())
+    format!(
+        "{} {} {}, {:02}:{:02} UTC",
+        at.day(),
+        &at.month().to_string()[..3],
+        at.year(),
+        at.hour(),
+        at.minute()
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use cloakroom::{MemoryStore, Saved, Session};
+
     use super::*;
+
+    async fn session(store: &MemoryStore) -> Session {
+        let mut session = Session::new(Lifetime::idle(DAY));
+        session.insert("device", "some browser").unwrap();
+        session.save(store).await.unwrap();
+        session
+    }
+
+    fn key(session: &Session) -> SessionKey {
+        session.id().unwrap().key()
+    }
+
+    #[tokio::test]
+    async fn sign_in_that_meets_a_sign_out_everywhere_fails_and_one_that_comes_later_stays() {
+        let store = MemoryStore::new();
+        let devices = Devices::of(&store, "ada");
+        let (mut caught, mut late) = (session(&store).await, session(&store).await);
+        devices.add(key(&caught), "caught").await.unwrap();
+        assert_eq!(devices.sign_out_all().await.unwrap(), 1);
+        caught.insert("user", "ada").unwrap();
+        assert_eq!(caught.save(&store).await.unwrap(), Saved::Gone);
+
+        devices.add(key(&late), "late").await.unwrap();
+        late.insert("user", "ada").unwrap();
+        assert_eq!(late.save(&store).await.unwrap(), Saved::Updated);
+        let live = devices.live().await.unwrap();
+        assert_eq!(live.iter().map(|device| device.label.as_str()).collect::<Vec<_>>(), ["late"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_one_of_many_sign_ins_at_once_is_listed() {
+        let store = MemoryStore::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..DEVICES_MAX {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let session = session(&store).await;
+                Devices::of(&store, "ada").add(key(&session), "x").await.unwrap();
+                key(&session)
+            });
+        }
+        let mut added = tasks.join_all().await;
+        let live = Devices::of(&store, "ada").live().await.unwrap();
+        let mut listed: Vec<SessionKey> = live.iter().map(Device::key).collect();
+        added.sort();
+        listed.sort();
+        assert_eq!(listed, added);
+    }
+
+    #[tokio::test]
+    async fn one_device_too_many_signs_out_the_first_and_users_stay_apart() {
+        let store = MemoryStore::new();
+        let (ada, bob) = (Devices::of(&store, "ada"), Devices::of(&store, "bob"));
+        let of_bob = session(&store).await;
+        bob.add(key(&of_bob), "bob's").await.unwrap();
+        let first = session(&store).await;
+        ada.add(key(&first), "0").await.unwrap();
+        for number in 1..=DEVICES_MAX {
+            ada.add(key(&session(&store).await), &number.to_string()).await.unwrap();
+        }
+        assert!(store.get(key(&first), Access::Peek).await.unwrap().is_none());
+        assert_eq!(ada.live().await.unwrap().len(), DEVICES_MAX);
+        assert_eq!(ada.sign_out_all().await.unwrap(), DEVICES_MAX);
+        assert_eq!(ada.listed().await.unwrap().len(), 0);
+        assert_eq!(bob.live().await.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn no_id_of_a_cookie_can_hash_to_the_key_of_a_record() {
+        assert!(Devices::name("").len() > cloakroom::ID_BYTES);
+    }
 
     #[test]
     fn labels_see_through_what_browsers_claim_to_be() {
@@ -195,6 +278,6 @@ mod tests {
 
     #[test]
     fn instants_are_told_to_the_minute() {
-        assert_eq!(in_words(Timestamp::from_millis(971_211_336_000)), "10 October 2000, 20:55 UTC");
+        assert_eq!(in_words(Timestamp::from_millis(971_211_336_000)), "10 Oct 2000, 20:55 UTC");
     }
 }

@@ -8,6 +8,8 @@ use super::goods::{GOODS, Item};
 
 /// All that the page shows.
 pub struct Page {
+    /// Whether there is a session.
+    pub is_known: bool,
     pub user: Option<String>,
     /// Item and how many of it.
     pub cart: Vec<(&'static Item, u32)>,
@@ -68,7 +70,10 @@ impl Page {
             section .card #cart {
                 h2 { "Cart " span .count { (pieces) } }
                 @if self.cart.is_empty() {
-                    p .quiet { "Nothing yet. Until you put something here, this site stores nothing about you." }
+                    p .quiet {
+                        "Nothing yet."
+                        @if !self.is_known { " Until you put something here or sign in, this site stores nothing about you." }
+                    }
                 } @else {
                     table {
                         @for (item, count) in &self.cart {
@@ -159,8 +164,13 @@ mod tests {
     fn text_of_users_is_escaped() {
         let evil = "<script>alert(1)</script>\"'&";
         let line = DeviceLine { label: evil.into(), since: "now".into(), is_this_one: true };
-        let page =
-            Page { user: Some(evil.into()), cart: vec![(&GOODS[0], 2)], devices: vec![line], notice: None };
+        let page = Page {
+            is_known: true,
+            user: Some(evil.into()),
+            cart: vec![(&GOODS[0], 2)],
+            devices: vec![line],
+            notice: None,
+        };
         let html = page.render().into_string();
         assert!(!html.contains("<script"), "{html}");
         assert!(html.contains("&lt;script&gt;"));

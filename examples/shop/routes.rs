@@ -71,7 +71,13 @@ async fn home(
             label: device.label,
         }));
     }
-    let page = Page { user, cart: cart(&session)?, devices: lines, notice: notice(query.notice.as_deref()) };
+    let page = Page {
+        is_known: session.id().is_some(),
+        user,
+        cart: cart(&session)?,
+        devices: lines,
+        notice: notice(query.notice.as_deref()),
+    };
     door.leave(session, &headers, page.render()).await
 }
 

@@ -39,7 +39,6 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
-    "--window-size=1100,800",
 ]
 # Everything is on the loopback address: no proxy of the environment has a say.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -134,8 +133,8 @@ class Driver:
 class Browser:
     """A browser with a profile of its own: a device."""
 
-    def __init__(self, driver, chromium, profile, agent=None):
-        flags = [*CHROMIUM_FLAGS, f"--user-data-dir={profile}"] + ([f"--user-agent={agent}"] if agent else [])
+    def __init__(self, driver, chromium, profile, *more_flags):
+        flags = [*CHROMIUM_FLAGS, f"--user-data-dir={profile}", *more_flags]
         options = {"binary": chromium, "args": flags}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         session = driver.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -226,7 +225,7 @@ def attacks(shop, cookie):
     for headers in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://elsewhere.example"}, {}):
         status, _, _ = shop.ask("/sign-out-everywhere", cookie=mine, form=b"", **headers)
         check(f"a form that comes with {headers} is refused", status == 403, status)
-    status, text, _ = shop.ask("/?notice=<script>", cookie=mine)
+    status, text, _ = shop.ask("/?notice=%3Cscript%3E", cookie=mine)
     check("the victim is still signed in", status == 200 and "Sign out everywhere" in text and "<script" not in text)
 
 
@@ -293,8 +292,8 @@ def main():
         driver = Driver(driver_path)
         try:
             shop.start()
-            first = Browser(driver, chromium, f"{scratch}/first")
-            second = Browser(driver, chromium, f"{scratch}/second", PHONE)
+            first = Browser(driver, chromium, f"{scratch}/first", "--window-size=1100,850")
+            second = Browser(driver, chromium, f"{scratch}/second", "--window-size=500,1100", f"--user-agent={PHONE}")
             cookie = before_the_kill(shop, first, pictures)
             shop.kill_and_start_again()
             first.open(shop.address)

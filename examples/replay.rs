@@ -93,11 +93,15 @@ async fn replay(log: &Path, arguments: &Arguments) -> Result<(), Box<dyn Error>>
     if entries.is_empty() {
         return Err(format!("{} has no request that could be replayed", log.display()).into());
     }
-    let temporary = tempfile::tempdir()?;
+    let mut temporary = tempfile::tempdir()?;
+    // What led to a wrong answer is worth a look; a right one leaves nothing behind.
+    temporary.disable_cleanup(true);
     let folder = arguments.folder.as_deref().unwrap_or(temporary.path());
+    eprintln!("sessions in {}", folder.display());
     let coalesced = run(&entries, folder, false, arguments).await?;
     let exact = run(&entries, folder, true, arguments).await?;
     println!("{}", report::table(&coalesced, &exact)?);
+    temporary.close()?;
     Ok(())
 }
 

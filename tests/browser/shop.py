@@ -216,6 +216,17 @@ def before_the_kill(shop, first, pictures):
     return signed_in
 
 
+def stolen_files(shop, cookie):
+    folder, token = Path(shop.folder), cookie["value"]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    everything = b"".join(path.read_bytes() for path in files)
+    raw = base64.urlsafe_b64decode(token + "=")
+    check("the sessions are in the folder", NAME.split()[0].encode() in everything)
+    check("no id is in the files", token.encode() not in everything and raw not in everything)
+    modes = {oct(path.stat().st_mode & 0o777) for path in files} | {oct(folder.stat().st_mode & 0o777)}
+    check("nobody else may read them", modes <= {"0o600", "0o700"}, modes)
+
+
 def attacks(shop, cookie):
     planted = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")
     for value in ("", "x", "../../etc/passwd", "A" * 5000, planted, f'"{planted}"'):
@@ -299,6 +310,7 @@ def main():
             first.open(shop.address)
             check("still signed in after the kill", first.text("#who") == NAME, first.text("#who"))
             check("the cart is whole", first.cart() == {"trench": 1, "scarf": 2}, first.cart())
+            stolen_files(shop, cookie)
             attacks(shop, cookie)
             held = with_two_devices(shop, first, second, pictures)
             end(shop, first, second, held)

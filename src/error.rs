@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{ID_TEXT_CHARS, Version};
+use crate::version::Version;
 
 /// Why an operation on a store failed. Nothing was written unless the variant says so.
 ///
@@ -27,9 +27,9 @@ pub enum Error {
         /// The limit, in bytes.
         max: usize,
     },
-    /// A part of the lifetime is zero, or ends beyond [`Timestamp::MAX`](crate::Timestamp::MAX).
+    /// A part of the lifetime is zero, the idle part is over 68 years, or an end is beyond [`Timestamp::MAX`](crate::Timestamp::MAX).
     #[error(
-        "a session cannot have an {part} lifetime of {given:?}: give more than zero and less than some thousand years"
+        "a session cannot have an {part} lifetime of {given:?}: give more than zero, at most 68 years of idleness, and an end before the year 10889"
     )]
     InvalidLifetime {
         /// `"idle"` or `"absolute"`.
@@ -210,7 +210,7 @@ fn holder(pid: Option<u32>) -> String {
 #[non_exhaustive]
 pub enum ParseIdError {
     /// Not 43 characters.
-    #[error("a session id has {ID_TEXT_CHARS} characters, not {len}")]
+    #[error("a session id has 43 characters, not {len}")]
     Length {
         /// Its length, in bytes.
         len: usize,

@@ -15,6 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ParseIdError};
 
+pub(crate) use crate::version::Seq;
+pub use crate::version::Version;
+
 /// Bytes of randomness in a [`SessionId`], and length of a [`SessionKey`].
 pub const ID_BYTES: usize = 32;
 
@@ -173,25 +176,6 @@ impl fmt::Debug for SessionKey {
         write!(f, "SessionKey({self})")
     }
 }
-
-/// The version of a session's content: what compare-and-swap compares. It grows with each write of the session.
-///
-/// ```
-/// use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
-/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MemoryStore::new();
-/// let id = store.create("1".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
-/// let first = store.get(id.key(), Access::Peek).await?.expect("just created").version;
-/// let second = store.put(id.key(), "2".into()).await?.expect("still there");
-/// assert!(second > first);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Version(pub(crate) Seq);
-
-/// A record's sequence number: a total order over all writes of a store, latest wins. It is never used twice; 0 is no record's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub(crate) struct Seq(pub(crate) u64);
 
 /// Names a segment. It is never used twice in one store; 0 is no segment's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

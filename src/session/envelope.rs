@@ -10,7 +10,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
-use super::field::{FIELDS_MAX, Field, Fields, is_valid_name};
+use super::field::{Field, Fields, is_valid_name};
+use super::limits::FIELDS_MAX;
 
 /// The format number this version writes and reads.
 const FORMAT: u8 = 1;
@@ -73,7 +74,7 @@ fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Sessio
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::field::FIELD_NAME_BYTES_MAX;
+    use super::super::limits::FIELD_NAME_BYTES_MAX;
     use super::*;
 
     fn fields(names: impl IntoIterator<Item = String>) -> Fields {

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 
-use super::field::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
+use super::limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
 
 /// Why a field could not be read or set. The session is as it was.
 ///

@@ -13,12 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::FieldError;
-
-/// The most fields of a session: each is looked at on every save, and a session that has more is a table that wants to be one.
-pub const FIELDS_MAX: usize = 1_024;
-
-/// The longest field name, in bytes: names are written with every save.
-pub const FIELD_NAME_BYTES_MAX: usize = 256;
+use super::limits::FIELD_NAME_BYTES_MAX;
 
 /// Tag of the codec that is `serde_json`.
 const CODEC_JSON: u8 = 1;

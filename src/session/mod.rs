@@ -7,6 +7,7 @@
 mod envelope;
 mod error;
 mod field;
+mod limits;
 mod merge;
 
 use std::fmt;
@@ -23,7 +24,8 @@ use crate::store::SessionStore;
 use field::{Field, Fields, is_valid_name};
 
 pub use error::{FieldError, SessionError};
-pub use field::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, RawField};
+pub use field::RawField;
+pub use limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
 
 /// A session as a dictionary of typed fields.
 ///

@@ -53,6 +53,13 @@ pub struct Figures {
     pub latencies: Vec<(u64, u64)>,
 }
 
+/// An empty histogram of nanoseconds. Its range is given, since recording clamps to the range it has and does not widen it: one that starts
+/// small would turn every slow request into a fast one.
+pub fn nanoseconds() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
+    const MINUTE_NS: u64 = 60_000_000_000;
+    Histogram::new_with_bounds(1, MINUTE_NS, 3)
+}
+
 /// How the child is started.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Layer {
@@ -94,7 +101,7 @@ impl Layer {
         let idle = Lifetime::idle(Duration::from_millis(self.idle_ms));
         let lifetime = if self.exact { idle.exact() } else { idle };
         let door = Door { store: store.clone(), site: Site::new(false), lifetime };
-        let latencies = Arc::new(Mutex::new(Histogram::new(3)?));
+        let latencies = Arc::new(Mutex::new(nanoseconds()?));
         let app = Router::new()
             .route("/page", post(page))
             .route("/asset", get(asset))
@@ -181,5 +188,19 @@ impl Served {
         let ns = SystemClock.uptime().saturating_sub(start).as_nanos();
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         latencies.saturating_record(u64::try_from(ns).unwrap_or(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_requests_are_recorded_as_slow() {
+        let mut latencies = nanoseconds().unwrap();
+        for ns in [400, 50_000, 3_000_000, 2_000_000_000] {
+            latencies.saturating_record(ns);
+            assert!(latencies.max().abs_diff(ns) <= ns / 1_000, "{ns} became {}", latencies.max());
+        }
     }
 }

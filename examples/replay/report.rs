@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::layer::Figures;
+use super::layer::{self, Figures};
 use super::pass::Outcome;
 
 /// The table, with and without touch coalescing side by side.
@@ -25,7 +25,7 @@ struct Column<'a> {
 impl<'a> Column<'a> {
     fn of(outcome: &'a Outcome) -> Result<Self, Box<dyn std::error::Error>> {
         let mut all = Figures::default();
-        let mut latencies = Histogram::new(3)?;
+        let mut latencies = layer::nanoseconds()?;
         for part in &outcome.figures {
             all.records += part.records;
             all.record_bytes += part.record_bytes;
@@ -35,6 +35,10 @@ impl<'a> Column<'a> {
             for &(ns, times) in &part.latencies {
                 latencies.record_n(ns, times)?;
             }
+        }
+        let requests = u64::try_from(outcome.model.requests)?;
+        if latencies.len() != requests {
+            return Err(format!("{} of {requests} requests were timed", latencies.len()).into());
         }
         Ok(Self { outcome, all, latencies })
     }
@@ -62,6 +66,7 @@ impl<'a> Column<'a> {
             ("session layer, p50", took(0.5)),
             ("session layer, p99", took(0.99)),
             ("session layer, p99.9", took(0.999)),
+            ("session layer, longest", took(1.0)),
         ]
     }
 }

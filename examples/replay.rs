@@ -95,7 +95,7 @@ async fn replay(log: &Path, arguments: &Arguments) -> Result<(), Box<dyn Error>>
     }
     let mut temporary = tempfile::tempdir()?;
     // What led to a wrong answer is worth a look; a right one leaves nothing behind.
-    temporary.disable_cleanup(true);
+    temporary.disable_cleanup(arguments.folder.is_none());
     let folder = arguments.folder.as_deref().unwrap_or(temporary.path());
     eprintln!("sessions in {}", folder.display());
     let coalesced = run(&entries, folder, false, arguments).await?;

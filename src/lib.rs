@@ -11,7 +11,6 @@ mod engine;
 mod error;
 mod format;
 mod id;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine lands next"))]
 mod index;
 mod lifetime;
 mod log;

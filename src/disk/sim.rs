@@ -23,28 +23,9 @@ use parking_lot::Mutex;
 
 use self::handles::{SimFile, SimLock};
 use self::names::FileNumber;
-pub use self::plan::{Call, Fault};
+pub use self::plan::{Call, DirOps, Fault, SECTOR_BYTES};
 use self::state::State;
 use super::{Disk, DiskFile, LockError};
-
-/// What the device writes whole or not at all.
-pub const SECTOR_BYTES: usize = 512;
-
-/// Which of the creates, renames and removes that were not synced survive power loss.
-///
-/// ```
-/// use cloakroom::disk::sim::{DirOps, SimDisk};
-/// let disk = SimDisk::new(7);
-/// disk.dir_ops(DirOps::Any);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DirOps {
-    /// The first few: a file system with a journal.
-    #[default]
-    Ordered,
-    /// Any of them, as long as what they act on is there: the worst that POSIX allows.
-    Any,
-}
 
 /// A simulated disk: a handle of one life of its machine; clones share the disk and the life.
 ///

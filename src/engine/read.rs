@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -55,7 +56,11 @@ impl Engine {
     /// The session, if its bytes are at hand and nothing needs to be written for it.
     pub(crate) fn get_now(&self, key: &SessionKey, access: Access) -> Option<Result<Option<Stored>, Error>> {
         loop {
-            let Some((now, entry)) = self.live(key) else { return Some(Ok(None)) };
+            let (now, entry) = match self.live(key) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Some(Ok(None)),
+                Err(closed) => return Some(Err(closed)),
+            };
             if access == Access::Touch && entry.deadlines.touched(now).is_some() {
                 return None;
             }
@@ -90,7 +95,7 @@ impl Engine {
     /// A live session's entry and the record it points to, read by a thread that may wait if need be.
     pub(super) async fn content(&self, key: &SessionKey) -> Result<Option<(Entry, Record<'static>)>, Error> {
         loop {
-            let Some((_, entry)) = self.live(key) else { return Ok(None) };
+            let Some((_, entry)) = self.live(key)? else { return Ok(None) };
             if let Some(record) = self.record(entry.address).await? {
                 // Another session's record behind this prefix: this one does not exist.
                 return Ok((record.parts()?.0.key == *key).then_some((entry, record)));
@@ -113,10 +118,14 @@ impl Engine {
         }
     }
 
-    fn live(&self, key: &SessionKey) -> Option<(Timestamp, Entry)> {
-        let entry = self.index.lock(key).get(key)?;
+    /// The session, if there is one now, and the time it was looked at.
+    pub(super) fn live(&self, key: &SessionKey) -> Result<Option<(Timestamp, Entry)>, Error> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let found = self.index.lock(key).get(key);
         let now = self.clock.now();
-        entry.deadlines.is_live(now).then_some((now, entry))
+        Ok(found.filter(|entry| entry.deadlines.is_live(now)).map(|entry| (now, entry)))
     }
 
     fn look<T>(&self, address: Address, take: impl FnOnce(&Record<'_>) -> T) -> Where<T> {
@@ -135,6 +144,9 @@ impl Engine {
     }
 
     pub(crate) async fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Result<KeyPage, Error> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         let limit = limit.clamp(1, PAGE_KEYS_MAX);
         let (mut shard, mut left) = match cursor.map(|cursor| cursor.0) {
             Some(Place::Slots { shard, left }) => (shard, left),

@@ -131,15 +131,16 @@ impl Engine {
     }
 
     /// Whether the session is live, if that can be told without writing: a touch that the logged deadline covers, or nobody to touch.
-    pub(crate) fn touch_now(&self, key: &SessionKey) -> Option<bool> {
-        let entry = self.index.lock(key).get(key);
-        let now = self.clock.now();
-        let Some(entry) = entry.filter(|entry| entry.deadlines.is_live(now)) else { return Some(false) };
-        let covered = entry.deadlines.touched(now).is_none();
-        if covered {
-            self.count_touch();
+    pub(crate) fn touch_now(&self, key: &SessionKey) -> Option<Result<bool, Error>> {
+        match self.live(key) {
+            Ok(Some((now, entry))) if entry.deadlines.touched(now).is_some() => None,
+            Ok(Some(_)) => {
+                self.count_touch();
+                Some(Ok(true))
+            }
+            Ok(None) => Some(Ok(false)),
+            Err(closed) => Some(Err(closed)),
         }
-        covered.then_some(true)
     }
 
     pub(super) fn count_touch(&self) {
@@ -148,7 +149,7 @@ impl Engine {
 
     pub(crate) async fn touch(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
         if let Some(live) = self.touch_now(&key) {
-            return Ok(live);
+            return live;
         }
         let moved = self.move_deadline(key, durability, |entry, now| Ok(entry.deadlines.touched(now)));
         let live = moved.await?;
@@ -243,9 +244,8 @@ impl Engine {
                 shards.of(&key).set(&key, moved, now);
                 Ok(Tried::Staged(staged, true))
             });
-            match done.await? {
-                Some(live) => return Ok(live.then_some(id)),
-                None => {}
+            if let Some(live) = done.await? {
+                return Ok(live.then_some(id));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::format::{Body, GROUP_HEADER_BYTES, GroupHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::id::{Address, Position, SegmentId, Seq};
 
-use super::Segment;
+use super::segment::Segment;
 
 /// Groups of a copy segment are written at this length: enough for one system call to carry hundreds of records.
 const GROUP_BYTES: usize = 256 << 10;

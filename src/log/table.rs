@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::id::SegmentId;
 
-use super::Segment;
+use super::segment::Segment;
 
 /// All segments, by id, ascending.
 pub(crate) type List = Vec<Arc<Segment>>;

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::SECTOR_BYTES;
+use super::plan::SECTOR_BYTES;
 
 #[derive(Clone)]
 pub(super) struct Inode {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::names::FileNumber;
+use super::plan::{Call, Fault};
 use super::state::State;
-use super::{Call, Fault};
 use crate::disk::{DiskFile, Map};
 
 pub(super) struct SimLock {

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::DirOps;
+use super::plan::DirOps;
 
 /// The number of a file, which stays when its name changes.
 pub(super) type FileNumber = u64;

@@ -11,6 +11,25 @@ use rustix::io::Errno;
 /// How many of the last calls are remembered for printing.
 const TRACE_CALLS_MAX: usize = 4_096;
 
+/// What the device writes whole or not at all.
+pub const SECTOR_BYTES: usize = 512;
+
+/// Which of the creates, renames and removes that were not synced survive power loss.
+///
+/// ```
+/// use cloakroom::disk::sim::{DirOps, SimDisk};
+/// let disk = SimDisk::new(7);
+/// disk.dir_ops(DirOps::Any);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DirOps {
+    /// The first few: a file system with a journal.
+    #[default]
+    Ordered,
+    /// Any of them, as long as what they act on is there: the worst that POSIX allows.
+    Any,
+}
+
 /// A call that can be made to fail.
 ///
 /// ```

@@ -11,7 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use super::file::Inode;
 use super::names::{FileNumber, Names};
 use super::plan::Plan;
-use super::{Call, DirOps, Fault};
+use super::plan::{Call, DirOps, Fault};
 
 /// The longest file: far beyond a test's, and what a wild length meets before it meets the end of memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The future that a store operation returns.
 ///
@@ -69,37 +69,6 @@ impl<T: Unpin> Future for Pending<'_, T> {
 impl<T> fmt::Debug for Pending<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pending")
-    }
-}
-
-/// An instant of real time to wait for. Waiting is for devices and threads, so a store's clock has no say in it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Deadline(Instant);
-
-impl Deadline {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "waits are measured in real time, whatever a store's clock shows"
-    )]
-    pub(crate) fn after(delay: Duration) -> Self {
-        Self(Instant::now() + delay)
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "waits are measured in real time, whatever a store's clock shows"
-    )]
-    pub(crate) fn is_over(self) -> bool {
-        Instant::now() >= self.0
-    }
-
-    /// Waits for a notification, until then at the latest.
-    pub(crate) fn wait<T>(
-        self,
-        condition: &parking_lot::Condvar,
-        guard: &mut parking_lot::MutexGuard<'_, T>,
-    ) {
-        condition.wait_until(guard, self.0);
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::clock::StoreClock;
+use crate::clock::{Deadline, StoreClock};
 use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::options::Durability;
-use crate::sync::{Deadline, Signal};
+use crate::sync::Signal;
 
 use super::outcome::{Outcome, Refused};
 use super::segment::Segment;

@@ -121,7 +121,7 @@ impl Engine {
         });
         match changed {
             Ok(()) => {
-                to_seal.clear();
+                to_seal.drain(..).for_each(|sealed| sealed.warm_up());
                 if let Some(spare) = spare {
                     self.table.put(&spare);
                     self.log.give_spare(spare);

@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RECORD_HEADER_BYTES, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
-use crate::log::{CopyWriter, Segment, copy_bytes, find, scan};
+use crate::log::{CopyWriter, Segment, Trust, copy_bytes, find, scan};
 use crate::options::ReadMode;
 
 use super::plan::{Usage, choose};
@@ -141,6 +141,7 @@ impl Engine {
             self.disk.sync_folder()?;
         }
         for copy in &copies {
+            copy.warm_up();
             self.table.put(copy);
         }
         if !self.list_copies(victims, &copies) {
@@ -157,7 +158,7 @@ impl Engine {
     fn survivors<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Option<Vec<Survivor<'a>>> {
         let mut survivors = Vec::new();
         let now = self.clock.now();
-        let scanned = scan(bytes, segment.header(), true, |placed| {
+        let scanned = scan(bytes, segment.header(), Trust::Nothing, |placed| {
             self.judge(segment.id(), placed, now, &mut survivors);
         });
         if scanned.end == segment.written() {

@@ -95,10 +95,9 @@ class Shop:
         rest = self.process.communicate(timeout=START_SECONDS_MAX)[0].decode(errors="replace")
         return self.process.returncode, rest
 
-    def kill_and_start_again(self):
+    def kill(self):
         code, _ = self.end_with(signal.SIGKILL)
         check("the shop was killed", code == -signal.SIGKILL, code)
-        self.start()
 
     def ask(self, path="/", cookie=None, form=None, **headers):
         """A request without a browser: status, text, and whether a cookie was set."""
@@ -217,6 +216,7 @@ def before_the_kill(shop, first, pictures):
 
 
 def stolen_files(shop, cookie):
+    """While no shop runs: a running one may remove a file between the look at the folder and the look into the file."""
     folder, token = Path(shop.folder), cookie["value"]
     files = [path for path in folder.rglob("*") if path.is_file()]
     everything = b"".join(path.read_bytes() for path in files)
@@ -264,7 +264,8 @@ def with_two_devices(shop, first, second, pictures):
 
 
 def end(shop, first, second, held):
-    shop.kill_and_start_again()
+    shop.kill()
+    shop.start()
     _, text, _ = shop.ask(cookie=f"{held['name']}={held['value']}")
     check("signed out stays signed out after a kill", "Sign out" not in text and "Felt hat</td>" not in text)
     second.sign_in(NAME)
@@ -306,11 +307,12 @@ def main():
             first = Browser(driver, chromium, f"{scratch}/first", "--window-size=1100,850")
             second = Browser(driver, chromium, f"{scratch}/second", "--window-size=500,1100", f"--user-agent={PHONE}")
             cookie = before_the_kill(shop, first, pictures)
-            shop.kill_and_start_again()
+            shop.kill()
+            stolen_files(shop, cookie)
+            shop.start()
             first.open(shop.address)
             check("still signed in after the kill", first.text("#who") == NAME, first.text("#who"))
             check("the cart is whole", first.cart() == {"trench": 1, "scarf": 2}, first.cart())
-            stolen_files(shop, cookie)
             attacks(shop, cookie)
             held = with_two_devices(shop, first, second, pictures)
             end(shop, first, second, held)

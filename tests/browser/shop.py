@@ -261,6 +261,8 @@ def with_two_devices(shop, first, second, pictures):
     check("one of them is this one", ["this device" in text for text in first.devices()] == [True, False])
     first.screenshot(pictures / "3-two-devices.png")
     second.screenshot(pictures / "4-second-device.png")
+    fits = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    check("the page fits both screens", first.run(fits) and second.run(fits))
     held = second.cookie()
 
     first.click("form[action='/sign-out-everywhere'] button")

@@ -27,9 +27,9 @@ pub enum Error {
         /// The limit, in bytes.
         max: usize,
     },
-    /// A part of the lifetime is zero, or ends beyond [`Timestamp::MAX`](crate::Timestamp::MAX).
+    /// A part of the lifetime is zero, the idle part is over 68 years, or an end is beyond [`Timestamp::MAX`](crate::Timestamp::MAX).
     #[error(
-        "a session cannot have an {part} lifetime of {given:?}: give more than zero and less than some thousand years"
+        "a session cannot have an {part} lifetime of {given:?}: give more than zero, at most 68 years of idleness, and an end before the year 10889"
     )]
     InvalidLifetime {
         /// `"idle"` or `"absolute"`.

@@ -141,6 +141,10 @@ impl Deadlines {
         let part = |duration: Option<Duration>, name| match duration {
             None => Ok(None),
             Some(d) if d.is_zero() => Err(Error::InvalidLifetime { part: name, given: d }),
+            // An index slot holds idle periods of less than 2^31 seconds, 68 years.
+            Some(d) if name == "idle" && d.as_secs() >= IDLE_MS_EXACT - 1 => {
+                Err(Error::InvalidLifetime { part: name, given: d })
+            }
             Some(d) => match now.saturating_add(d).saturating_add(GRAIN_MAX) {
                 Timestamp::MAX => Err(Error::InvalidLifetime { part: name, given: d }),
                 _ => Ok(Some(d)),
@@ -169,7 +173,12 @@ impl Deadlines {
         now < self.expires_at
     }
 
-    /// The lifetime these came from, as a caller would give it `created_at`.
+    /// Whether the idle period is one that [`start`](Self::start) gives, which an index slot can hold.
+    pub(crate) const fn idle_is_whole(&self) -> bool {
+        whole(self.idle_ms) == self.idle_ms && self.idle_ms < IDLE_MS_EXACT * 1_000
+    }
+
+    /// The idle period, if there is one.
     pub(crate) fn idle(&self) -> Option<Duration> {
         (self.idle_ms != 0).then(|| Duration::from_millis(self.idle_ms))
     }
@@ -187,7 +196,7 @@ pub(crate) fn grain(idle: Duration) -> Duration {
     (idle / GRAIN_PARTS).clamp(GRAIN_MIN, GRAIN_MAX)
 }
 
-fn whole(idle_ms: u64) -> u64 {
+const fn whole(idle_ms: u64) -> u64 {
     if idle_ms < IDLE_MS_EXACT { idle_ms } else { idle_ms.div_ceil(1_000) * 1_000 }
 }
 

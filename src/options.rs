@@ -159,7 +159,7 @@ impl Options {
             [("durability", self.durability), ("delete_durability", self.delete_durability)]
         {
             if let Durability::Interval(d) = durability
-                && !(Duration::from_millis(1)..=Duration::from_hours(1)).contains(&d)
+                && !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&d)
             {
                 let given = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
                 return Err(OpenError::InvalidOption { option, given, range: "1 ms to 1 hour" });

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The future that a store operation returns.
 ///
@@ -75,4 +76,27 @@ impl<T> fmt::Debug for Pending<'_, T> {
 #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
+}
+
+/// Wakes a thread that waits for work; a call while it is busy is remembered.
+#[derive(Default)]
+pub(crate) struct Signal {
+    raised: parking_lot::Mutex<bool>,
+    changed: parking_lot::Condvar,
+}
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        *self.raised.lock() = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it is raised, or this long; lowers it.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            self.changed.wait_for(&mut raised, at_most);
+        }
+        *raised = false;
+    }
 }

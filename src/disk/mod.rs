@@ -13,7 +13,6 @@
 //! 4. [`Disk::rename`] is atomic: power loss leaves the old name or the new one.
 
 use std::io;
-use std::ops::Deref;
 use std::sync::Arc;
 
 pub mod real;
@@ -75,7 +74,7 @@ pub trait Disk: Send + Sync + 'static {
     /// `NotFound`, or whatever the operating system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes every create, rename and remove so far survive power loss.
+    /// Makes every create, rename and remove so far survive power loss. As with [`DiskFile::sync`]: never again after it failed.
     ///
     /// # Errors
     ///
@@ -87,6 +86,13 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file.
+#[cfg_attr(
+    feature = "sim",
+    expect(
+        clippy::len_without_is_empty,
+        reason = "a file is no container; nobody asks if a segment is empty"
+    )
+)]
 pub trait DiskFile: Send + Sync + 'static {
     /// Its length in bytes.
     ///
@@ -125,9 +131,6 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// The file as memory, kept in step with later writes, its pages faulted in; `None` where this disk cannot.
     ///
-    /// The caller reads only below a length that the file keeps: truncating a mapped file below what is read is a crash. And
-    /// it reads only bytes whose write has returned and that are not written again.
-    ///
     /// # Errors
     ///
     /// Whatever the operating system says.
@@ -135,7 +138,16 @@ pub trait DiskFile: Send + Sync + 'static {
 }
 
 /// A file as memory; it lives on when the file is removed.
-pub type Map = Arc<dyn Deref<Target = [u8]> + Send + Sync>;
+pub type Map = Arc<dyn Mapped>;
+
+/// A file as memory.
+pub trait Mapped: Send + Sync + 'static {
+    /// `len` bytes at `offset`, or `None` beyond what was mapped.
+    ///
+    /// The caller asks only for bytes whose write has returned, which are never written again, and which the file keeps: reading beyond the end of
+    /// a file that was cut kills the process.
+    fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]>;
+}
 
 /// Why a lock was not given.
 #[derive(Debug)]

@@ -13,11 +13,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::MmapOptions;
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, LOCK_NAME, LockError, Map};
+use super::{Disk, DiskFile, LOCK_NAME, LockError, Map, Mapped};
 
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
@@ -166,22 +166,32 @@ impl DiskFile for RealFile {
         self.file.sync_data()
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "a memory map is only as safe as the file below it; the argument is at the block"
-    )]
     fn map(&self) -> io::Result<Option<Map>> {
         let bytes = usize::try_from(self.len()?).map_err(|_| ErrorKind::FileTooLarge)?;
-        let mut options = MmapOptions::new();
-        options.len(bytes).populate();
-        // SAFETY: what may break a map is that its file shrinks or changes while it is read. Other processes are kept out by
-        // modes and lock of the folder. This process reads, as `DiskFile::map` asks, only below a length that the file
-        // keeps, and only bytes whose write has returned; a log never writes those a second time.
-        match unsafe { options.map(&self.file) } {
-            Ok(map) => Ok(Some(Arc::new(map))),
+        match MmapOptions::new().len(bytes).populate().map_raw_read_only(&self.file) {
+            Ok(map) => Ok(Some(Arc::new(FileMap(map)))),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A shared, read-only map. It is no slice as a whole, since bytes that are not written yet may still change.
+struct FileMap(MmapRaw);
+
+impl Mapped for FileMap {
+    #[expect(
+        unsafe_code,
+        reason = "a slice of a map is only as safe as the file below it; the argument is at the block"
+    )]
+    fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        if offset.checked_add(len)? > self.0.len() {
+            return None;
+        }
+        // SAFETY: the range lies within the map, which lives as long as `self`. The bytes do not change while the slice lives: the caller asks, as
+        // `Mapped::bytes` demands, only for bytes whose write has returned and that a log never writes again nor cuts off;
+        // other processes are kept out by the modes and the lock of the folder.
+        Some(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(offset), len) })
     }
 }
 
@@ -304,7 +314,8 @@ mod tests {
         let map = file.map().unwrap().unwrap();
         file.write_at(5_000, b"coat").unwrap();
         disk.remove("f").unwrap();
-        assert_eq!((map.len(), &map[5_000..5_004]), (8_192, &b"coat"[..]));
-        assert!(disk.create("e", 0).unwrap().map().unwrap().unwrap().is_empty());
+        assert_eq!(map.bytes(5_000, 4), Some(&b"coat"[..]));
+        assert_eq!(map.bytes(8_190, 3), None);
+        assert_eq!(disk.create("e", 0).unwrap().map().unwrap().unwrap().bytes(0, 1), None);
     }
 }

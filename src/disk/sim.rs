@@ -1,1 +1,425 @@
 //! A disk in memory that forgets, tears and fails on demand.
+//!
+//! It keeps to the contract of [`disk`](super) and to nothing beyond it: what the contract leaves open, a crash decides by the seed. It
+//! models no time, no partitions of one sector, and no damage but that which a test asks for.
+//!
+//! Each [`SimDisk`], file and lock belongs to one *life* of the machine: from its start to the next power loss or killed process. In a
+//! later life every call on it fails, as threads and handles of a dead process do nothing any more. The handle on which
+//! [`crash`](SimDisk::crash), [`kill`](SimDisk::kill) or [`restart`](SimDisk::restart) is called goes on to the new life; its older clones do not.
+//!
+//! Invariant: the same seed and the same sequence of calls give the same bytes.
+
+mod file;
+mod handles;
+mod names;
+mod plan;
+mod state;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use self::handles::{SimFile, SimLock};
+use self::names::FileNumber;
+pub use self::plan::{Call, DirOps, Fault, SECTOR_BYTES};
+use self::state::State;
+use super::{Disk, DiskFile, LockError};
+
+/// A simulated disk: a handle of one life of its machine; clones share the disk and the life.
+///
+/// ```
+/// use cloakroom::disk::{Disk, DiskFile, sim::SimDisk};
+/// # fn main() -> std::io::Result<()> {
+/// let disk = SimDisk::new(42);
+/// disk.create_folder()?;
+/// let file = disk.create("a", 4)?;
+/// disk.sync_folder()?;
+/// file.write_at(0, b"coat")?;
+/// file.sync()?;
+/// let program = disk.clone();
+/// disk.crash();
+/// assert_eq!(disk.contents("a").unwrap(), b"coat");
+/// assert!(file.write_at(0, b"late").is_err());
+/// assert!(program.list().is_err());
+/// # Ok(()) }
+/// ```
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    life: AtomicU64,
+}
+
+impl Clone for SimDisk {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), life: AtomicU64::new(self.life()) }
+    }
+}
+
+impl SimDisk {
+    /// An empty disk whose every choice follows from `seed`.
+    ///
+    /// ```
+    /// use cloakroom::disk::sim::SimDisk;
+    /// assert!(SimDisk::new(1).names().is_empty());
+    /// ```
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { state: Arc::new(Mutex::new(State::new(seed))), life: AtomicU64::new(0) }
+    }
+
+    /// Another disk with the same files, synced and not, whose later choices follow from another seed: to lose one state in many
+    /// ways. It has no faults planned, and nobody holds its lock.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::SimDisk};
+    /// let disk = SimDisk::new(1);
+    /// disk.set_contents("a", b"coat");
+    /// let copy = disk.copy(2);
+    /// copy.set_contents("a", b"hat");
+    /// assert_eq!(disk.contents("a").unwrap(), b"coat");
+    /// ```
+    #[must_use]
+    pub fn copy(&self, seed: u64) -> Self {
+        let state = self.state.lock().copy(seed);
+        let life = AtomicU64::new(state.life);
+        Self { state: Arc::new(Mutex::new(state)), life }
+    }
+
+    /// Chooses how the folder forgets; at first [`DirOps::Ordered`].
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::{DirOps, SimDisk};
+    /// SimDisk::new(1).dir_ops(DirOps::Any);
+    /// ```
+    pub fn dir_ops(&self, dir_ops: DirOps) {
+        self.state.lock().dir_ops = dir_ops;
+    }
+
+    /// Power loss (unless the power is off already), and a new start. Of what was not synced anything may be lost; planned faults are
+    /// forgotten.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::SimDisk};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// let lock = disk.lock();
+    /// disk.crash();
+    /// assert!(disk.lock().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn crash(&self) {
+        self.state.lock().lose_power();
+        self.restart();
+    }
+
+    /// The process is killed, and a new one starts. What it wrote is all there, but no more synced than before.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, DiskFile, sim::SimDisk};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.create("a", 0)?.write_at(0, b"coat")?;
+    /// disk.kill();
+    /// assert_eq!(disk.contents("a").unwrap(), b"coat");
+    /// # Ok(()) }
+    /// ```
+    pub fn kill(&self) {
+        self.state.lock().end_life();
+        self.restart();
+    }
+
+    /// The power is on again after [`crash_at_call`](Self::crash_at_call) struck, and this handle is of the life that now is; else
+    /// only the latter. Planned faults are forgotten.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::SimDisk};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.crash_at_call(1);
+    /// assert!(disk.create("a", 1).is_err());
+    /// assert!(disk.list().is_err());
+    /// disk.restart();
+    /// assert!(disk.list().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn restart(&self) {
+        let mut state = self.state.lock();
+        state.power = true;
+        state.plan.clear();
+        self.life.store(state.life, Ordering::Relaxed);
+    }
+
+    /// If the power is on: `false` from the moment that [`Fault::PowerLoss`] strikes until the restart.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// assert!(SimDisk::new(1).has_power());
+    /// ```
+    #[must_use]
+    pub fn has_power(&self) -> bool {
+        self.state.lock().power
+    }
+
+    /// Makes the `n`-th call from now fail, reads not counted; 1 is the next.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::{Fault, SimDisk}};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.fail_call(2, Fault::Eio);
+    /// assert!(disk.create("a", 1).is_ok());
+    /// assert!(disk.sync_folder().is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn fail_call(&self, n: u64, fault: Fault) {
+        self.state.lock().plan.add(None, n, fault);
+    }
+
+    /// Makes the `n`-th call of one kind from now fail; 1 is the next.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::{Call, Fault, SimDisk}};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.fail_call_of(Call::SyncFolder, 1, Fault::Eio);
+    /// assert!(disk.create("a", 1).is_ok());
+    /// assert!(disk.sync_folder().is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn fail_call_of(&self, call: Call, n: u64, fault: Fault) {
+        self.state.lock().plan.add(Some(call), n, fault);
+    }
+
+    /// Makes the power go in the midst of the `n`-th call from now, reads not counted; 1 is the next.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::SimDisk};
+    /// let disk = SimDisk::new(1);
+    /// disk.crash_at_call(1);
+    /// assert!(disk.sync_folder().is_err());
+    /// assert!(!disk.has_power());
+    /// ```
+    pub fn crash_at_call(&self, n: u64) {
+        self.fail_call(n, Fault::PowerLoss);
+    }
+
+    /// Limits what all files may hold; `u64::MAX` is no limit. Files that are there stay, however long they are.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, sim::SimDisk};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.space_bytes(1_000);
+    /// assert!(disk.create("a", 600).is_ok());
+    /// assert!(disk.create("b", 600).is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn space_bytes(&self, limit: u64) {
+        self.state.lock().space_bytes = limit;
+    }
+
+    /// Bytes that all files hold: those with a name, and those without one that are still open.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// let disk = SimDisk::new(1);
+    /// disk.set_contents("a", b"coat");
+    /// assert_eq!(disk.used_bytes(), 4);
+    /// ```
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
+    /// Calls so far, in all lives, reads not counted: what [`crash_at_call`](Self::crash_at_call) can be given a number of.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::SimDisk};
+    /// let disk = SimDisk::new(1);
+    /// let _ = disk.remove("a");
+    /// assert_eq!(disk.calls(), 1);
+    /// ```
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.state.lock().plan.calls()
+    }
+
+    /// Calls of one kind so far, in all lives.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::{Call, SimDisk}};
+    /// let disk = SimDisk::new(1);
+    /// let _ = disk.remove("a");
+    /// assert_eq!((disk.calls_of(Call::Remove), disk.calls_of(Call::Read)), (1, 0));
+    /// ```
+    #[must_use]
+    pub fn calls_of(&self, call: Call) -> u64 {
+        self.state.lock().plan.calls_of(call)
+    }
+
+    /// The last calls, a line each, reads left out: to print when a test fails.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::SimDisk};
+    /// let disk = SimDisk::new(1);
+    /// let _ = disk.remove("a");
+    /// assert_eq!(disk.trace(), ["1 Remove a"]);
+    /// ```
+    #[must_use]
+    pub fn trace(&self) -> Vec<String> {
+        self.state.lock().plan.trace()
+    }
+
+    /// The names of all files, sorted; also while the power is off.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// let disk = SimDisk::new(1);
+    /// disk.set_contents("b", b"");
+    /// disk.set_contents("a", b"");
+    /// assert_eq!(disk.names(), ["a", "b"]);
+    /// ```
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.state.lock().names.all()
+    }
+
+    /// What a file holds now, synced or not.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// assert!(SimDisk::new(1).contents("a").is_none());
+    /// ```
+    #[must_use]
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let file = state.names.find(name).ok()?;
+        Some(state.file(file).ok()?.now.clone())
+    }
+
+    /// Puts a file there that has always held these bytes, in place of any of that name; it is durable, and so is the folder.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// let disk = SimDisk::new(1);
+    /// disk.set_contents("a", b"coat");
+    /// disk.crash();
+    /// assert_eq!(disk.contents("a").unwrap(), b"coat");
+    /// ```
+    pub fn set_contents(&self, name: &str, bytes: &[u8]) {
+        self.state.lock().place(name, bytes);
+    }
+
+    /// Turns one bit (0 to 7) of a file's byte, on the device and in memory. What of the file was not synced counts as synced from then on.
+    ///
+    /// ```
+    /// # use cloakroom::disk::sim::SimDisk;
+    /// let disk = SimDisk::new(1);
+    /// disk.set_contents("a", b"a");
+    /// disk.flip_bit("a", 0, 1).unwrap();
+    /// assert_eq!(disk.contents("a").unwrap(), b"c");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `UnexpectedEof` beyond the end.
+    pub fn flip_bit(&self, name: &str, offset: u64, bit: u8) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.names.find(name)?;
+        state.file(file)?.flip_bit(offset, bit)
+    }
+
+    fn life(&self) -> u64 {
+        self.life.load(Ordering::Relaxed)
+    }
+
+    fn handle(&self, name: &str, life: u64, file: FileNumber) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { state: Arc::clone(&self.state), life, file, name: name.to_owned() })
+    }
+}
+
+impl Disk for SimDisk {
+    fn create_folder(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.living(self.life())?;
+        state.folder = true;
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Box<dyn Send + Sync>, LockError> {
+        let (mut state, life) = (self.state.lock(), self.life());
+        state.living(life).and_then(|()| state.in_folder()).map_err(LockError::Io)?;
+        if state.locked {
+            return Err(LockError::Held(Some(std::process::id())));
+        }
+        state.locked = true;
+        Ok(Box::new(SimLock { state: Arc::clone(&self.state), life }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        state.living(self.life())?;
+        Ok(state.names.all())
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let (mut state, life) = (self.state.lock(), self.life());
+        let subject = || format!("{name} of {len}");
+        let file = state.call(life, Call::Create, subject, |state, fault| {
+            Fault::refuse(fault)?;
+            state.create(name, len)
+        })?;
+        Ok(self.handle(name, life, file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let (mut state, life) = (self.state.lock(), self.life());
+        let file = state.call(
+            life,
+            Call::Open,
+            || name.to_owned(),
+            |state, fault| {
+                Fault::refuse(fault)?;
+                let file = state.names.find(name)?;
+                state.file(file)?.handles += 1;
+                Ok(file)
+            },
+        )?;
+        Ok(self.handle(name, life, file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let subject = || format!("{from} to {to}");
+        self.state.lock().call(self.life(), Call::Rename, subject, |state, fault| {
+            Fault::refuse(fault)?;
+            state.names.rename(from, to)
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state.lock().call(
+            self.life(),
+            Call::Remove,
+            || name.to_owned(),
+            |state, fault| {
+                Fault::refuse(fault)?;
+                state.names.remove(name)
+            },
+        )
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.state.lock().call(self.life(), Call::SyncFolder, String::new, State::sync_folder)
+    }
+
+    fn name(&self) -> String {
+        "simulated disk".to_owned()
+    }
+}

@@ -1,7 +1,202 @@
-//! Bytes to values and back.
+//! The format on disk, specified once, here: bytes to values and back. Pure: no file is opened on this floor.
+//!
+//! All numbers are little-endian. Offsets are in bytes.
+//!
+//! # Segment
+//!
+//! A file `xxxxxxxx.seg` (its id in hex): a header, then groups back to back, then zeros that were set aside and not used.
+//!
+//! ```text
+//!  0  magic "CLOAKSEG"          8      24  store uuid         16
+//!  8  format version, 1         2      40  segment id          4
+//! 10  kind: 1 stream, 2 copy    1      44  zero                4
+//! 11  zero                      1      48  salt                8
+//! 12  compatible features       4      56  zero                4
+//! 16  read-only compatible      4      60  checksum of 0..60   4
+//! 20  incompatible features     4      64  first group
+//! ```
+//!
+//! A *stream* segment takes groups as they are staged. A *copy* segment is written whole by compaction or recovery and is
+//! listed in the manifest only once it is durable.
+//!
+//! # Group
+//!
+//! What one write carried. It counts as a whole or not at all, so its records are atomic together.
+//!
+//! ```text
+//!  0  magic "GRP1"              4      20  watermark offset    4
+//!  4  flags: 1 last of segment  4      24  next seq before it  8
+//!  8  length of its records     4      32  store time, ms      8
+//! 12  number of records         4      40  zero                4
+//! 16  watermark segment         4      44  checksum of 0..44   4
+//!                                      48  records, back to back
+//! ```
+//!
+//! The *watermark* is the place in the stream up to which everything was on the device when the group was built.
+//!
+//! # Record
+//!
+//! ```text
+//!  0  kind                      1      56  created at, s       8
+//!  1  flags                     1      64  expires at, ms      8
+//!  2  length of label           1      72  absolute end, ms    8
+//!  3  zero                      1      80  idle period, ms     8
+//!  4  length of body            4      88  checksum of body    4
+//!  8  sequence number           8      92  checksum of 0..92   4
+//! 16  number of its deadline    8      96  body
+//! 24  key                      32
+//! ```
+//!
+//! The body is, each part only where the kind or a flag says so: owner key (32) and epoch (8); the old key of a rotation (32) and how
+//! long what it hides may last (8); what a revocation spares (32); the label; the payload.
+//!
+//! | kind | means | number of deadline |
+//! |---|---|---|
+//! | 1 put | newest content of `key` | own, or a later touch's in a copy |
+//! | 2 touch | newest deadlines of `key` | own |
+//! | 3 delete | no older record of `key` counts; itself not needed after `expires at` | own |
+//! | 4 rotate | a put of `key` and a delete of the old key at once | as for put |
+//! | 5 revoke | no record of owner `key` of an earlier epoch counts | own |
+//!
+//! Flags: 1 exact lifetime, 2 owned, 4 all owners (revoke), 8 spares one (revoke).
+//!
+//! # Validity
+//!
+//! 1. A header is valid if its checksum, magic and every reserved zero hold. Group and record checksums start from the
+//!    segment's salt and id and the header's own offset, so stale, misplaced or misdirected bytes never validate.
+//! 2. Lengths are believed only in a valid header, and only inside of what holds them; so no allocation exceeds the file.
+//! 3. A group is valid if its header is, and if its records, each valid with its body, fill its length exactly in the number given.
+//! 4. The body of a record is covered by the record's header, which carries its checksum.
+//! 5. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write.
+//!
+//! # Manifest
+//!
+//! `MANIFEST`: magic "CLOAKMAN" (8), version (4), length of the body (4), checksum of body (4), checksum of 0..20 (4), and a
+//! [`Manifest`] in postcard. It is replaced as a whole and lists every segment that counts.
 
-/// Length of a record's header: all of a touch, a tombstone.
-pub(crate) const RECORD_HEADER_BYTES: u32 = 96;
+mod group;
+mod manifest;
+mod record;
+mod segment;
 
-/// What a rotate record carries for its old key, beyond what a put would: that key, and how long what it hides may outlast it.
-pub(crate) const ROTATE_BYTES: u32 = 40;
+pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
+pub(crate) use manifest::{Listed, Manifest, Seal};
+pub(crate) use record::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name};
+pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind};
+
+/// The version of the format that this crate writes, and the newest it reads.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("it ends too early")]
+    Short,
+    #[error("the magic is not there")]
+    Magic,
+    #[error("the checksum does not match")]
+    Checksum,
+    #[error("a field is out of its range")]
+    Field,
+    #[error("the body's checksum does not match")]
+    BodyChecksum,
+    #[error("it has format or features {0}, which this version does not know")]
+    Unknown(u32),
+}
+
+impl Invalid {
+    /// The same as a fixed sentence, for errors that carry no allocation.
+    pub(crate) const fn what(self) -> &'static str {
+        match self {
+            Self::Short => "it ends too early",
+            Self::Magic => "the magic is not there",
+            Self::Checksum => "the checksum does not match",
+            Self::Field => "a field is out of its range",
+            Self::BodyChecksum => "the body's checksum does not match",
+            Self::Unknown(_) => "it has a format this version does not know",
+        }
+    }
+}
+
+/// Takes numbers off the front of a header whose length was checked by its type.
+pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Take<'a> {
+    pub(crate) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Invalid> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(Invalid::Short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn slice(&mut self, len: usize) -> Result<&'a [u8], Invalid> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Invalid::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Invalid> {
+        self.bytes::<1>().map(|[b]| b)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Invalid> {
+        self.bytes().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Invalid> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, Invalid> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+}
+
+/// Puts numbers into a header of fixed length, one behind the other.
+pub(crate) struct Lay<'a> {
+    into: &'a mut [u8],
+    at: usize,
+}
+
+impl<'a> Lay<'a> {
+    pub(crate) fn new(into: &'a mut [u8]) -> Self {
+        Self { into, at: 0 }
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.into[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+        self
+    }
+
+    pub(crate) fn u8(&mut self, n: u8) -> &mut Self {
+        self.bytes(&[n])
+    }
+
+    pub(crate) fn u16(&mut self, n: u16) -> &mut Self {
+        self.bytes(&n.to_le_bytes())
+    }
+
+    pub(crate) fn u32(&mut self, n: u32) -> &mut Self {
+        self.bytes(&n.to_le_bytes())
+    }
+
+    pub(crate) fn u64(&mut self, n: u64) -> &mut Self {
+        self.bytes(&n.to_le_bytes())
+    }
+
+    /// Closes the header with the checksum of all before it.
+    pub(crate) fn checksum(&mut self, start: u32) {
+        let crc = checksum(start, &self.into[..self.at]);
+        self.u32(crc);
+    }
+}
+
+/// CRC-32 of `bytes`, started from `start`: two different starts never give the same checksum for the same bytes.
+pub(crate) fn checksum(start: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(start);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::id::{SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::sync::Pending;
 
-pub use log_store::{LogStore, Recovery};
+pub use log_store::LogStore;
 pub use memory::MemoryStore;
 
 /// The future of a store operation.

@@ -1,10 +1,16 @@
 //! The contract of the disk seam: one suite of tests, run on every implementation.
 //!
-//! What power loss and faults do is the simulated disk's alone, in a module of its own.
+//! What power loss and faults do is the simulated disk's alone, and has modules of its own.
+
+/// What the simulated disk's faults do, and how they are planned.
+mod faults;
+/// What the simulated disk loses when power goes, and what it never loses.
+mod losses;
 
 use std::io::ErrorKind;
 
 use cloakroom::disk::real::RealDisk;
+use cloakroom::disk::sim::SimDisk;
 use cloakroom::disk::{Disk, LockError};
 
 fn read(disk: &dyn Disk, name: &str) -> Vec<u8> {
@@ -196,3 +202,5 @@ contract_of!(real, {
     let folder = tempfile::tempdir().unwrap();
     (RealDisk::new(folder.path().join("store")), folder)
 });
+
+contract_of!(sim, (SimDisk::new(0), ()));

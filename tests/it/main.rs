@@ -1,6 +1,15 @@
 //! The integration tests: one binary, one module for each concern.
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
 
+/// The contract of every store, at one instant.
+mod api;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
+/// The contract of every store, as time passes.
+mod expiry;
+/// The dictionary over a store: just in time, merged, never revived.
+mod session;
+/// The stores under test, and their clock.
+mod stores;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;

@@ -1,0 +1,125 @@
+//! The names of a simulated folder: as programs see them, and as they would be after power loss.
+//!
+//! It knows numbers of files, never their bytes. Invariant: whatever part of the unsynced operations survives, each name leads to a
+//! file that once had it, and a rename is never half done.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::plan::DirOps;
+
+/// The number of a file, which stays when its name changes.
+pub(super) type FileNumber = u64;
+
+#[derive(Clone, Default)]
+pub(super) struct Names {
+    now: BTreeMap<String, FileNumber>,
+    durable: BTreeMap<String, FileNumber>,
+    unsynced: Vec<NameOp>,
+}
+
+#[derive(Clone)]
+enum NameOp {
+    Create { name: String, file: FileNumber },
+    Rename { from: String, to: String, file: FileNumber },
+    Remove { name: String, file: FileNumber },
+}
+
+impl NameOp {
+    /// Does it, unless what it acts on is not there, because an operation that it built on was lost.
+    fn apply(&self, names: &mut BTreeMap<String, FileNumber>) {
+        match self {
+            Self::Create { name, file } => {
+                names.insert(name.clone(), *file);
+            }
+            Self::Rename { from, to, file } if names.get(from) == Some(file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+            Self::Remove { name, file } if names.get(name) == Some(file) => {
+                names.remove(name);
+            }
+            Self::Rename { .. } | Self::Remove { .. } => {}
+        }
+    }
+}
+
+impl Names {
+    pub(super) fn find(&self, name: &str) -> io::Result<FileNumber> {
+        self.now.get(name).copied().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn all(&self) -> Vec<String> {
+        self.now.keys().cloned().collect()
+    }
+
+    /// If the file has a name.
+    pub(super) fn has(&self, file: FileNumber) -> bool {
+        self.now.values().any(|f| *f == file)
+    }
+
+    /// If the file has a name, or power loss could give it one.
+    pub(super) fn may_have(&self, file: FileNumber) -> bool {
+        let created = |op: &NameOp| matches!(op, NameOp::Create { file: f, .. } if *f == file);
+        self.has(file) || self.durable.values().any(|f| *f == file) || self.unsynced.iter().any(created)
+    }
+
+    pub(super) fn create(&mut self, name: &str, file: FileNumber) {
+        self.perform(NameOp::Create { name: name.to_owned(), file });
+    }
+
+    /// Gives a file a name that it has always had.
+    pub(super) fn place(&mut self, name: &str, file: FileNumber) {
+        self.now.insert(name.to_owned(), file);
+        self.durable.insert(name.to_owned(), file);
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let file = self.find(from)?;
+        if from != to {
+            self.perform(NameOp::Rename { from: from.to_owned(), to: to.to_owned(), file });
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> io::Result<()> {
+        let file = self.find(name)?;
+        self.perform(NameOp::Remove { name: name.to_owned(), file });
+        Ok(())
+    }
+
+    fn perform(&mut self, op: NameOp) {
+        op.apply(&mut self.now);
+        self.unsynced.push(op);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for op in self.unsynced.drain(..) {
+            op.apply(&mut self.durable);
+        }
+    }
+
+    /// As for a file: the operations are seen, and the next sync says `Ok` without them.
+    pub(super) fn fail_sync(&mut self) {
+        self.unsynced.clear();
+    }
+
+    /// Power loss.
+    pub(super) fn lose(&mut self, mode: DirOps, rng: &mut Xoshiro256PlusPlus) {
+        let ops = std::mem::take(&mut self.unsynced);
+        let kept = rng.random_range(0..=ops.len());
+        for (i, op) in ops.iter().enumerate() {
+            let survives = match mode {
+                DirOps::Ordered => i < kept,
+                DirOps::Any => rng.random_bool(0.5),
+            };
+            if survives {
+                op.apply(&mut self.durable);
+            }
+        }
+        self.now.clone_from(&self.durable);
+    }
+}

@@ -1,0 +1,98 @@
+//! The manifest on disk and in memory: the list of segments that count, replaced as a whole.
+//!
+//! # Why a crash at any call leaves a list that opens (P6)
+//!
+//! 1. `MANIFEST.new` is written and synced under a name that nobody reads: a crash leaves the old list.
+//! 2. `MANIFEST.old` gets the bytes that are about to be replaced, for salvage alone; no open reads it, so its own loss costs nothing.
+//! 3. The rename is atomic: the old list or the new one, each whole and synced.
+//! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
+//!    is never durable before the list that allows it.
+//!
+//! The new list names only segments whose files and folder entries are synced (the caller's duty), and what it leaves out is
+//! unlinked only afterwards: both lists describe a whole store.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::disk::Disk;
+use crate::format::Manifest;
+use crate::id::{SegmentId, Seq};
+
+pub(crate) const MANIFEST: &str = "MANIFEST";
+pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
+pub(crate) const MANIFEST_OLD: &str = "MANIFEST.old";
+
+/// Why the list was not replaced.
+pub(crate) enum Unchanged {
+    /// The old list counts, on disk and here; it can be tried again.
+    Kept(io::Error),
+    /// Which list a crash would leave is not known.
+    Unknown(io::Error),
+}
+
+/// The list that counts.
+pub(crate) struct Catalog {
+    disk: Arc<dyn Disk>,
+    manifest: Mutex<Manifest>,
+}
+
+impl Catalog {
+    pub(crate) fn new(disk: Arc<dyn Disk>, manifest: Manifest) -> Self {
+        Self { disk, manifest: Mutex::new(manifest) }
+    }
+
+    pub(crate) fn store(&self) -> [u8; 16] {
+        self.manifest.lock().store
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {
+        look(&self.manifest.lock())
+    }
+
+    /// An id for a segment that is to be listed. An id that a crash forgets was never listed, and is given again.
+    pub(crate) fn take_id(&self) -> SegmentId {
+        self.manifest.lock().take_id()
+    }
+
+    /// Replaces the list, durably. `time` and `next_seq` go with it.
+    pub(crate) fn change(
+        &self,
+        time: Timestamp,
+        next_seq: Seq,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<(), Unchanged> {
+        let mut current = self.manifest.lock();
+        let mut next = current.clone();
+        next.mark_ms = next.mark_ms.max(time.as_millis());
+        next.next_seq = next.next_seq.max(next_seq.0);
+        change(&mut next);
+        next.segments.sort_unstable_by_key(|listed| listed.id);
+        replace(&*self.disk, &current, &next)?;
+        *current = next;
+        Ok(())
+    }
+}
+
+fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
+    write_new(disk, MANIFEST_NEW, &next.encode(), true).map_err(Unchanged::Kept)?;
+    if let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {
+        tracing::debug!(error = %e, "no copy of the replaced manifest could be kept");
+    }
+    disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;
+    disk.sync_folder().map_err(Unchanged::Unknown)
+}
+
+/// Writes a file anew under a name that may hold an old one.
+pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+    match disk.remove(name) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let file = disk.create(name, bytes.len() as u64)?;
+    file.write_at(0, bytes)?;
+    if sync { file.sync() } else { Ok(()) }
+}

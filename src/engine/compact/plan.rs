@@ -1,0 +1,108 @@
+//! Which segments to compact: a pure function from numbers to a choice.
+//!
+//! The bound it keeps (P9): disk use is at most twice the live bytes and two segments. A segment is chosen from half dead on; when the dead
+//! bytes of all exceed the allowance although none is half dead, the worst are chosen until they do not.
+
+use crate::id::SegmentId;
+
+/// One sealed segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Usage {
+    pub(super) id: SegmentId,
+    pub(super) bytes: u64,
+    /// Of them, those whose loss would change what the next open finds.
+    pub(super) live: u64,
+}
+
+/// Segments of less than one of this many parts of a full one are small.
+const SMALL_PARTS: u64 = 8;
+
+/// This many small segments are merged.
+const SMALL_MAX: usize = 8;
+
+impl Usage {
+    fn dead(&self) -> u64 {
+        self.bytes.saturating_sub(self.live)
+    }
+}
+
+/// The segments to compact in one run, which copies at most about one full segment; none if all is well.
+pub(super) fn choose(all: &[Usage], segment_bytes: u64) -> Vec<SegmentId> {
+    let empty: Vec<_> = all.iter().filter(|s| s.live == 0).map(|s| s.id).collect();
+    if !empty.is_empty() {
+        return empty;
+    }
+    let half_dead: Vec<_> = all.iter().filter(|s| s.dead() * 2 >= s.bytes).copied().collect();
+    if !half_dead.is_empty() {
+        return worst_first(half_dead, segment_bytes);
+    }
+    let (live, dead) = all.iter().fold((0, 0), |(live, dead), s| (live + s.live, dead + s.dead()));
+    if dead > live / 2 + segment_bytes {
+        return worst_first(all.to_vec(), segment_bytes);
+    }
+    let small: Vec<_> = all.iter().filter(|s| s.bytes * SMALL_PARTS < segment_bytes).copied().collect();
+    if small.len() >= SMALL_MAX { worst_first(small, segment_bytes) } else { Vec::new() }
+}
+
+/// As many as fit one full segment with what lives of them, the one with the largest dead part first; at least one.
+fn worst_first(mut segments: Vec<Usage>, segment_bytes: u64) -> Vec<SegmentId> {
+    // Compares dead / bytes without dividing; both are below 2^32.
+    segments.sort_by_key(|s| std::cmp::Reverse((s.dead() << 32) / s.bytes.max(1)));
+    let mut copied = 0;
+    let fits = |s: &&Usage| {
+        copied += s.live;
+        copied <= segment_bytes
+    };
+    let mut chosen: Vec<_> = segments.iter().take_while(fits).map(|s| s.id).collect();
+    if chosen.is_empty() {
+        chosen.extend(segments.first().map(|s| s.id));
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: u64 = 1_000;
+
+    fn segments(numbers: &[(u64, u64)]) -> Vec<Usage> {
+        let usage = |(at, (bytes, live)): (usize, &(u64, u64))| Usage {
+            id: SegmentId(u32::try_from(at).unwrap()),
+            bytes: *bytes,
+            live: *live,
+        };
+        numbers.iter().enumerate().map(usage).collect()
+    }
+
+    fn chosen(numbers: &[(u64, u64)]) -> Vec<u32> {
+        choose(&segments(numbers), FULL).into_iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn nothing_is_done_while_most_is_alive() {
+        assert_eq!(chosen(&[(1_000, 900), (1_000, 501)]), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn dead_segments_go_before_anything_is_copied() {
+        assert_eq!(chosen(&[(1_000, 100), (1_000, 0), (500, 0)]), [1, 2]);
+    }
+
+    #[test]
+    fn half_dead_segments_go_worst_first_up_to_one_full_segment() {
+        assert_eq!(chosen(&[(1_000, 500), (1_000, 900), (1_000, 400), (1_000, 300)]), [3, 2]);
+    }
+
+    #[test]
+    fn many_segments_that_are_nearly_half_dead_are_compacted_too() {
+        let many = [(1_000, 600); 10];
+        assert!(!chosen(&many).is_empty());
+    }
+
+    #[test]
+    fn many_small_segments_are_merged() {
+        assert_eq!(chosen(&[(100, 90); 7]), [] as [u32; 0]);
+        assert_eq!(chosen(&[(100, 90); 8]).len(), 8);
+    }
+}

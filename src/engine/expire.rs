@@ -1,0 +1,52 @@
+//! Sessions whose time has come: out of the index, in slices, with a tombstone where an older version on disk would outlive them.
+//!
+//! Nothing depends on when this runs: a read compares the deadline itself (P5). A session that simply ends writes nothing,
+//! since every record of it ends no later; one whose lifetime was shortened leaves a record with a later deadline behind, which the
+//! next open would revive, so its tombstone is staged before it leaves the index.
+
+use std::sync::atomic::Ordering;
+
+use crate::format::{Body, RECORD_HEADER_BYTES, RecordHeader};
+use crate::index::Index;
+use crate::options::Durability;
+
+use super::Engine;
+
+/// Sessions looked at under one hold of a shard's lock: some ten microseconds.
+const SLICE: usize = 256;
+
+impl Engine {
+    /// Takes everything out that is due; says how many sessions ended.
+    pub(super) fn expire(&self) -> u64 {
+        let ended = (0..Index::SHARDS).map(|shard| self.expire_shard(shard)).sum();
+        if ended > 0 {
+            self.counters.expired.fetch_add(ended, Ordering::Relaxed);
+            self.time_is_due.store(true, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    fn expire_shard(&self, number: usize) -> u64 {
+        let mut ended = 0;
+        loop {
+            let mut shard = self.index.lock_shard(number);
+            let now = self.clock.now();
+            let expired = shard.expire(now, SLICE);
+            ended += expired.removed as u64;
+            for (key, _, hides_until) in expired.outlived {
+                // Without room now the session stays, expired, and its turn comes again.
+                let Some(mut room) = self.log.room_now(RECORD_HEADER_BYTES) else { continue };
+                let mut header = RecordHeader::delete(key, hides_until);
+                let staged = self.log.stage(&mut header, &Body::default(), Durability::Buffered, &mut room);
+                if let Ok(staged) = staged {
+                    shard.remove(&key);
+                    shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
+                    ended += 1;
+                }
+            }
+            if !expired.more {
+                return ended;
+            }
+        }
+    }
+}

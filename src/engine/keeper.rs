@@ -1,0 +1,246 @@
+//! What goes on behind the operations: segments to come, segments to seal, expiry, compaction; the threads that do it; the end.
+//!
+//! Every step is a plain function that any thread may call; the threads only decide when. A failure of a step is told by the log's poison or
+//! by a warning, and the next round tries again: no thread ends because a step failed.
+//!
+//! # The order in which a segment comes to be
+//!
+//! File with its space and header, synced; folder synced; manifest with the segment, durable; only then may the stream write to
+//! it. A crash in between leaves a file that no list names: an orphan, removed by the next open.
+//!
+//! # The order in which one is sealed
+//!
+//! Every byte synced (the durable position is in a later segment); then length and checksum go into the manifest. A crash in
+//! between leaves it listed without a seal, and recovery reads it as part of the stream.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::format::{Listed, SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
+use crate::log::Segment;
+use crate::options::ReadMode;
+use crate::sync::spawn;
+
+use super::{Engine, Threads};
+
+/// How often the keeper looks around when nothing wakes it: expiry is late in memory by this at most, never in what a read answers.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// How often compaction looks for work when nothing wakes it.
+const COMPACTION_ROUND: Duration = Duration::from_millis(500);
+
+/// Threads for cold reads: more than one, so that one slow read does not stop all.
+const READERS: usize = 2;
+
+impl Engine {
+    /// Starts the threads, each of which keeps the engine until its end.
+    pub(super) fn run(engine: &Arc<Self>) -> io::Result<()> {
+        if engine.threads == Threads::None {
+            return Ok(());
+        }
+        let started = Self::start_threads(engine);
+        if started.is_err() {
+            engine.stop_threads();
+        }
+        started
+    }
+
+    fn start_threads(engine: &Arc<Self>) -> io::Result<()> {
+        let start = |name, life: fn(&Self)| {
+            let engine = Arc::clone(engine);
+            spawn(name, move || life(&engine))
+        };
+        let mut threads = vec![
+            start("writer", |engine| engine.log.run_writer())?,
+            start("syncer", |engine| engine.log.run_syncer())?,
+            start("compactor", Self::run_compactor)?,
+        ];
+        for _ in 0..READERS {
+            threads.push(start("reader", |engine| engine.readers.run())?);
+        }
+        let keeper = Arc::clone(engine);
+        spawn("keeper", move || {
+            keeper.run_keeper();
+            for thread in threads {
+                // A thread that panicked has said so already; the end goes on without it.
+                let _ = thread.join();
+            }
+            keeper.finish();
+        })?;
+        Ok(())
+    }
+
+    fn run_keeper(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            self.keep();
+            self.log.turned.wait(ROUND);
+        }
+    }
+
+    fn run_compactor(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            self.compactor.wait(COMPACTION_ROUND);
+            while !self.stopping.load(Ordering::Acquire) && self.compact() {}
+        }
+    }
+
+    /// One round of the keeper.
+    fn keep(&self) {
+        if self.log.poisoned().is_some() {
+            return;
+        }
+        self.provide();
+        self.expire();
+        let time = self.time_is_due.swap(false, Ordering::Relaxed);
+        if !self.log.mark(time) && time {
+            self.time_is_due.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Seals what the stream has left, and makes the segment it will need next.
+    fn provide(&self) {
+        let mut to_seal = self.to_seal.lock();
+        to_seal.extend(self.log.take_left());
+        let spare = if self.log.needs_spare() { self.make_spare() } else { None };
+        if to_seal.is_empty() && spare.is_none() {
+            return;
+        }
+        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+            for segment in &*to_seal {
+                if let Some(listed) = manifest.find(segment.id()) {
+                    listed.seal = Some(segment.seal());
+                }
+            }
+            manifest.segments.extend(spare.iter().map(|s| unsealed(s)));
+        });
+        match changed {
+            Ok(()) => {
+                to_seal.clear();
+                if let Some(spare) = spare {
+                    self.table.put(&spare);
+                    self.log.give_spare(spare);
+                }
+                self.balance_warmth();
+                self.compactor.raise();
+            }
+            Err(failed) => {
+                if let Some(spare) = spare {
+                    // It was never listed; if it cannot be removed now, the next open does it.
+                    drop(self.disk.remove(&segment_name(spare.id())));
+                    self.log.no_spare(io::Error::other("the manifest could not be replaced"));
+                }
+                self.catalog_failed(failed);
+            }
+        }
+    }
+
+    /// A segment with its space, durable and not listed yet.
+    fn make_spare(&self) -> Option<Arc<Segment>> {
+        let (id, store) = (self.catalog.take_id(), self.catalog.store());
+        let mapped = self.options.read_mode == ReadMode::Mapped;
+        let bytes = self.options.segment_bytes;
+        match Segment::create(&*self.disk, id, SegmentKind::Stream, store, bytes, mapped) {
+            Ok(spare) => match self.disk.sync_folder() {
+                Ok(()) => return Some(spare),
+                Err(e) => self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new()),
+            },
+            Err(e) => {
+                tracing::warn!(error = %e, "the next log segment could not be made; it is tried again");
+                self.log.no_spare(e);
+            }
+        }
+        None
+    }
+
+    /// All the work there is, done by the caller: for a store without threads.
+    #[cfg(feature = "sim")]
+    pub(crate) fn step(&self) {
+        while self.log.write_next() {}
+        self.log.sync_next();
+        self.keep();
+        self.compact();
+    }
+
+    /// Takes no more operations and ends the threads; the last one finishes. Returns at once.
+    pub(crate) fn begin_close(&self) {
+        self.log.close();
+        self.stop_threads();
+        if self.threads == Threads::None {
+            self.finish();
+        }
+    }
+
+    fn stop_threads(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.log.stop();
+        self.readers.stop();
+        self.compactor.raise();
+        self.log.turned.raise();
+    }
+
+    /// Waits until a close that has begun is over.
+    pub(crate) async fn closed(&self) -> Result<(), Error> {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(Ok(())),
+            Err(_) => Err(Error::Closed),
+        }
+    }
+
+    /// Writes and syncs what is staged, seals the last segment, and frees the folder. Once.
+    fn finish(&self) {
+        let Some(lock) = self.lock.lock().take() else { return };
+        while self.log.write_next() {}
+        self.log.sync_next();
+        let end = match self.log.poisoned() {
+            Some(cause) => Err(Error::DurabilityUnknown { cause }),
+            None => self.seal_all(),
+        };
+        drop(lock);
+        self.ended.send_replace(Some(end));
+    }
+
+    /// Lists everything as sealed: the next open has nothing to write again.
+    fn seal_all(&self) -> Result<(), Error> {
+        let spare = self.log.take_spare();
+        let active = self.log.active();
+        let mut left = std::mem::take(&mut *self.to_seal.lock());
+        left.extend(self.log.take_left());
+        let empty = active.written() <= SEGMENT_HEADER_BYTES;
+        if !empty {
+            left.push(Arc::clone(&active));
+        }
+        let unused: Vec<_> = spare.iter().chain(empty.then_some(&active)).map(|s| s.id()).collect();
+        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+            for segment in &left {
+                if let Some(listed) = manifest.find(segment.id()) {
+                    listed.seal = Some(segment.seal());
+                }
+            }
+            manifest.segments.retain(|listed| !unused.iter().any(|id| id.0 == listed.id));
+        });
+        if let Err(failed) = changed {
+            // Everything is synced; the next open reads the segment as the stream's end.
+            self.catalog_failed(failed);
+            return Ok(());
+        }
+        for id in unused {
+            if let Err(e) = self.disk.remove(&segment_name(id)) {
+                tracing::debug!(error = %e, segment = %id, "an empty segment stays until the next open");
+            }
+        }
+        if !empty && let Err(e) = active.trim() {
+            tracing::debug!(error = %e, "the unused end of the last segment stays until the next open");
+        }
+        Ok(())
+    }
+}
+
+/// How a segment of the stream is listed before it takes a group.
+fn unsealed(segment: &Segment) -> Listed {
+    let header = segment.header();
+    Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None }
+}

@@ -1,0 +1,168 @@
+//! The only place where log, index and clock meet.
+//!
+//! | module | does |
+//! |---|---|
+//! | `open`, `recover` | folder to engine: lock, manifest, replay, torn end |
+//! | `write`, `read` | the operations |
+//! | `expire` | sessions whose time has come, and the tombstones that some need |
+//! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
+//! | `keeper` | segments to come and segments to seal; the threads; the end |
+//! | `catalog` | the manifest |
+//! | `readers` | threads that wait for the disk, so that no async worker does |
+//!
+//! # Order of locks
+//!
+//! A shard, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
+//! call of the disk.
+//!
+//! # Why memory and log agree
+//!
+//! A write stages its record and changes the slot under one hold of the shard's lock. So for each key the order of sequence
+//! numbers is the order of the changes in memory, and replaying records by number gives what memory had.
+
+mod catalog;
+mod compact;
+mod expire;
+mod keeper;
+mod open;
+mod read;
+mod readers;
+mod recover;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clock::StoreClock;
+use crate::contract::Stats;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index::Index;
+use crate::log::{Log, Refused, Segment, Table};
+use crate::options::Options;
+use crate::sync::Signal;
+
+use catalog::Catalog;
+use readers::Readers;
+
+pub use open::Recovery;
+pub(crate) use open::{Threads, open};
+
+/// Counters of an engine, each on its own: they say nothing of one another.
+#[derive(Default)]
+struct Counters {
+    expired: AtomicU64,
+    touches: AtomicU64,
+    touches_logged: AtomicU64,
+    compacted_bytes: AtomicU64,
+}
+
+/// A store that is open.
+pub(crate) struct Engine {
+    options: Options,
+    disk: Arc<dyn Disk>,
+    clock: Arc<StoreClock>,
+    index: Index,
+    log: Log,
+    table: Table,
+    catalog: Catalog,
+    readers: Readers,
+    counters: Counters,
+    /// Segments that the stream has left and the catalog does not list as sealed yet.
+    to_seal: Mutex<Vec<Arc<Segment>>>,
+    /// Segments that compaction found damaged: they are kept as they are.
+    damaged: Mutex<Vec<crate::id::SegmentId>>,
+    /// Sessions ended since the last group said what time it is.
+    time_is_due: AtomicBool,
+    /// Held while segments are compacted: one run at a time.
+    compacting: Mutex<()>,
+    /// Wakes compaction, and ends its pauses.
+    compactor: Signal,
+    stopping: AtomicBool,
+    /// The lock of the folder, until the end.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
+    /// How it ended, once it has.
+    ended: watch::Sender<Option<Result<(), Error>>>,
+    recovery: Recovery,
+    threads: Threads,
+}
+
+impl Engine {
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (records, record_bytes) = self.log.staged();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let live = self.index.live_bytes();
+        let list = self.table.load();
+        let mut stats = Stats {
+            sessions: self.index.len() as u64,
+            expired: count(&self.counters.expired),
+            touches: count(&self.counters.touches),
+            touches_logged: count(&self.counters.touches_logged),
+            records,
+            record_bytes,
+            groups: count(&self.log.groups),
+            syncs: count(&self.log.syncs),
+            compacted_bytes: count(&self.counters.compacted_bytes),
+            segments: list.len() as u64,
+            index_bytes: self.index.memory_bytes() as u64,
+            ..Stats::default()
+        };
+        stats.log_bytes = list.iter().map(|s| u64::from(s.written())).sum();
+        stats.live_bytes = list.iter().filter_map(|s| live.get(&s.id())).sum();
+        stats
+    }
+
+    /// A write to the list of segments failed.
+    fn catalog_failed(&self, failed: catalog::Unchanged) {
+        match failed {
+            catalog::Unchanged::Kept(e) => {
+                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again")
+            }
+            catalog::Unchanged::Unknown(e) => {
+                self.log.poison(&format!("replacing the manifest failed: {e}"), Vec::new());
+            }
+        }
+    }
+
+    /// Keeps as many sealed segments mapped as the options allow, the newest first.
+    fn balance_warmth(&self) {
+        let mut left = self.options.warm_bytes_max;
+        let list = Arc::clone(&self.table.load());
+        for segment in list.iter().rev().filter(|s| s.is_mapped()) {
+            let bytes = u64::from(segment.capacity());
+            if bytes <= left || segment.id() == self.log.active().id() {
+                left = left.saturating_sub(bytes);
+            } else {
+                self.table.put(&Arc::new(segment.unmapped()));
+            }
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            // Every caller that can wait does; who cannot is told what a full disk would tell.
+            Refused::Wait => Self::DiskFull,
+            Refused::NoSegment(e) if e.kind() == std::io::ErrorKind::StorageFull => Self::DiskFull,
+            Refused::NoSegment(source) => Self::Io { action: "make the next log segment".into(), source },
+            Refused::Closed => Self::Closed,
+            Refused::Poisoned(cause) => Self::Poisoned { cause },
+        }
+    }
+}

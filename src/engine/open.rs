@@ -1,0 +1,262 @@
+//! From a folder to an engine.
+//!
+//! The folder is not touched before it is known to be a store's, or empty. Until the new manifest is durable nothing that the old
+//! one lists is changed, so a crash at any call leaves a folder that opens the same way (P6); what is removed or cut afterwards is not
+//! part of the store any more.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::TryRng as _;
+
+use crate::clock::StoreClock;
+use crate::disk::{Disk, LockError};
+use crate::error::OpenError;
+use crate::format::{
+    FORMAT_VERSION, Invalid, Listed, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
+};
+use crate::id::{SegmentId, Seq};
+use crate::log::{Log, Segment, Table};
+use crate::options::{Options, ReadMode};
+
+use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
+use super::readers::Readers;
+use super::recover::{Recovered, TORN, holds_groups, recover};
+use super::{Counters, Engine};
+
+/// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
+const SEQ_GAP: u64 = 1 << 32;
+
+/// Files with cut-off bytes that are kept; older ones are removed.
+const TORN_FILES_MAX: usize = 16;
+
+/// What opening found and did.
+///
+/// ```
+/// use cloakroom::{LogStore, Options, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let store = LogStore::open(folder.path(), Options::default()).await?;
+/// assert_eq!(store.recovery().torn_bytes, 0);
+/// store.close().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Log records read.
+    pub records: u64,
+    /// Bytes of log read.
+    pub bytes: u64,
+    /// Sessions that were live.
+    pub sessions: u64,
+    /// Bytes of an unfinished end that were cut off. Nothing in them was acknowledged as durable; a copy is kept in files `torn-*`.
+    pub torn_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Who does the work behind the operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Threads {
+    /// Threads of the store's own.
+    Own,
+    /// Whoever calls [`Engine::step`]: for simulations that replay.
+    None,
+}
+
+/// Opens the store on `disk`. It reads the disk, so it is called on a thread that may wait.
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    threads: Threads,
+) -> Result<Arc<Engine>, OpenError> {
+    options.check()?;
+    let started = options.clock.uptime();
+    let folder = disk.name();
+    refuse_foreign(&*disk)?;
+    disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
+    let lock = disk.lock().map_err(|refused| match refused {
+        LockError::Held(pid) => OpenError::Locked { folder: folder.clone(), pid },
+        LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
+    })?;
+    let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
+    let mut manifest = read_manifest(&*disk, &list(&*disk)?)?;
+    refuse_lost(&*disk, &list(&*disk)?, &manifest)?;
+    let now = options.clock.wall().max(manifest.mark());
+    let found = recover(&*disk, &options, &mut manifest, now)?;
+    let engine = start(Arc::clone(&disk), options, threads, manifest, found, started, lock)?;
+    remove_orphans(&*disk, &list(&*disk)?, &engine.catalog);
+    Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
+    Ok(engine)
+}
+
+/// Leaves a folder alone that holds files and no store.
+fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
+    let folder = disk.name();
+    let names = disk.list().map_err(OpenError::io(format!("list the folder {folder}")))?;
+    if names.iter().any(|name| name == MANIFEST) {
+        return Ok(());
+    }
+    match names.into_iter().find(|name| !is_ours(name)) {
+        Some(example) => Err(OpenError::ForeignFolder { folder, example }),
+        None => Ok(()),
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
+        || segment_id(name).is_some()
+        || name.starts_with(TORN)
+}
+
+fn segment_id(name: &str) -> Option<SegmentId> {
+    let hex = name.strip_suffix(".seg")?;
+    let id = SegmentId(u32::from_str_radix(hex, 16).ok()?);
+    (segment_name(id) == name).then_some(id)
+}
+
+/// The manifest, or a new one for a folder in which no store was ever finished.
+fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenError> {
+    let cure = "Restore the folder from a copy; the files were left as they are";
+    let damaged = |what: String| OpenError::Damaged { file: MANIFEST.into(), offset: 0, what, cure };
+    if !names.iter().any(|name| name == MANIFEST) {
+        if names.iter().any(|name| name == MANIFEST_OLD) {
+            return Err(damaged("it is not there, though the one it replaced is".into()));
+        }
+        let mut store = [0; 16];
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut store)
+            .map_err(io::Error::other)
+            .map_err(OpenError::io("get random numbers for the store's id"))?;
+        return Ok(Manifest { store, mark_ms: 0, next_segment: 1, next_seq: 1, segments: Vec::new() });
+    }
+    let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
+    Manifest::decode(&bytes).map_err(|invalid| match invalid {
+        Invalid::Unknown(found) => {
+            OpenError::UnknownFormat { file: MANIFEST.into(), found, known: FORMAT_VERSION.into() }
+        }
+        invalid => damaged(invalid.what().into()),
+    })
+}
+
+fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Refuses a folder whose manifest was replaced by an older one, or lost: a segment of the stream takes no group before it is listed, so one
+/// that is newer than the manifest and holds groups tells that a newer manifest was there.
+fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
+    for name in names {
+        let Some(id) = segment_id(name).filter(|id| id.0 >= manifest.next_segment) else { continue };
+        let read = |e| OpenError::io(format!("read {name}"))(e);
+        let file = disk.open(name).map_err(read)?;
+        let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+        if file.len().map_err(read)? < u64::from(SEGMENT_HEADER_BYTES) {
+            continue;
+        }
+        file.read_at(0, &mut header).map_err(read)?;
+        let Ok(header) = SegmentHeader::decode(&header) else { continue };
+        if header.kind != SegmentKind::Stream || header.id != id {
+            continue;
+        }
+        if holds_groups(&whole(disk, name).map_err(read)?, &header) {
+            return Err(OpenError::Damaged {
+                file: MANIFEST.into(),
+                offset: 0,
+                what: format!(
+                    "{name} holds groups and is newer than the manifest, so a newer manifest was lost"
+                ),
+                cure: "Put the lost manifest back, or restore the folder from a copy; the files were left as they are",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's.
+fn start(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    threads: Threads,
+    mut manifest: Manifest,
+    found: Recovered,
+    started: Duration,
+    lock: Box<dyn Send + Sync>,
+) -> Result<Arc<Engine>, OpenError> {
+    let write = |e| OpenError::io("make the first segment of the store")(e);
+    let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time));
+    let mapped = options.read_mode == ReadMode::Mapped;
+    let (store, id) = (manifest.store, manifest.take_id());
+    let active = Segment::create(&*disk, id, SegmentKind::Stream, store, options.segment_bytes, mapped);
+    let active = active.map_err(write)?;
+    disk.sync_folder().map_err(write)?;
+    let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
+    let catalog = Catalog::new(Arc::clone(&disk), manifest);
+    let header = active.header();
+    let listed = Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None };
+    let sealed = found.sealed.iter().map(|(_, listed)| *listed);
+    let changed = catalog.change(clock.now(), next_seq, |manifest| {
+        manifest.segments = sealed.chain([listed]).collect();
+    });
+    changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;
+    let table = Table::default();
+    for (segment, _) in &found.sealed {
+        // What lies above the seal does not count any more. That it stays there for now costs space alone.
+        if let Err(e) = segment.trim() {
+            tracing::warn!(error = %e, segment = %segment.id(), "the unused end of a segment could not be cut off");
+        }
+        table.put(segment);
+    }
+    table.put(&active);
+    let index = found.replay.finish(clock.now());
+    let recovery = Recovery {
+        records: found.records,
+        bytes: found.bytes,
+        sessions: index.len() as u64,
+        torn_bytes: found.torn_bytes,
+        took: options.clock.uptime().saturating_sub(started),
+    };
+    let log = Log::new(Arc::clone(&clock), active, next_seq, options.unwritten_bytes_max);
+    let engine = Arc::new(Engine {
+        disk,
+        clock,
+        index,
+        log,
+        table,
+        catalog,
+        readers: Readers::new(threads == Threads::Own),
+        counters: Counters::default(),
+        to_seal: parking_lot::Mutex::default(),
+        damaged: parking_lot::Mutex::default(),
+        time_is_due: std::sync::atomic::AtomicBool::new(false),
+        compacting: parking_lot::Mutex::new(()),
+        compactor: crate::sync::Signal::default(),
+        stopping: std::sync::atomic::AtomicBool::new(false),
+        lock: parking_lot::Mutex::new(Some(lock)),
+        ended: tokio::sync::watch::Sender::new(None),
+        recovery,
+        threads,
+        options,
+    });
+    engine.balance_warmth();
+    Ok(engine)
+}
+
+/// Removes what no list names: leftovers of compactions and of opens that a crash cut short.
+fn remove_orphans(disk: &dyn Disk, names: &[String], catalog: &Catalog) {
+    let listed = |id: SegmentId| catalog.read(|m| m.segments.iter().any(|listed| listed.id == id.0));
+    let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
+    let mut torn: Vec<_> = names.iter().filter(|name| name.starts_with(TORN)).collect();
+    torn.sort_unstable();
+    let old = torn.len().saturating_sub(TORN_FILES_MAX);
+    for name in orphans.chain(torn.into_iter().take(old)) {
+        if let Err(e) = disk.remove(name) {
+            tracing::warn!(error = %e, file = %name, "a file that is not needed any more could not be removed");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The operations that read: from the index to the bytes, and nothing is given that was not checked.
+//!
+//! A slot is copied out under its shard's lock; the bytes are read without any. In between, compaction may publish another
+//! address and remove the segment: then the slot is read again. A segment that is held stays readable when its file is unlinked.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::contract::{Access, Cursor, KeyPage, Place, Stored};
+use crate::error::Error;
+use crate::format::{Body, RecordHeader, Seed};
+use crate::id::{Address, SessionKey, Version};
+use crate::index::{Entry, Index};
+use crate::log::{Segment, find};
+use crate::options::Durability;
+
+use super::Engine;
+
+/// The most keys that one page has, so that making it stays a short loop.
+const PAGE_KEYS_MAX: usize = 1_000;
+
+/// Where the bytes of a record are.
+enum Where<T> {
+    /// They were here.
+    Here(T),
+    /// A thread that may wait has to read them.
+    Cold(Arc<Segment>),
+    /// The segment is gone: the index has a newer address.
+    Moved,
+}
+
+/// The bytes of a record, and what checks them.
+pub(super) struct Record<'a> {
+    bytes: Cow<'a, [u8]>,
+    seed: Seed,
+    address: Address,
+}
+
+impl Record<'_> {
+    /// Checks and takes apart.
+    pub(super) fn parts(&self) -> Result<(RecordHeader, Body<'_>), Error> {
+        let Address { segment, offset, .. } = self.address;
+        Body::read(&self.bytes, self.seed, offset).map_err(|invalid| Error::Corrupt {
+            segment: segment.0,
+            offset,
+            what: invalid.what(),
+        })
+    }
+}
+
+impl Engine {
+    /// The session, if its bytes are at hand and nothing needs to be written for it.
+    pub(crate) fn get_now(&self, key: &SessionKey, access: Access) -> Option<Result<Option<Stored>, Error>> {
+        loop {
+            let (now, entry) = match self.live(key) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Some(Ok(None)),
+                Err(closed) => return Some(Err(closed)),
+            };
+            if access == Access::Touch && entry.deadlines.touched(now).is_some() {
+                return None;
+            }
+            match self.look(entry.address, |record| stored(key, &entry, record)) {
+                Where::Here(stored) => {
+                    if access == Access::Touch {
+                        self.count_touch();
+                    }
+                    return Some(stored);
+                }
+                Where::Cold(_) => return None,
+                Where::Moved => {}
+            }
+        }
+    }
+
+    pub(crate) async fn get(
+        &self,
+        key: SessionKey,
+        access: Access,
+        durability: Durability,
+    ) -> Result<Option<Stored>, Error> {
+        if access == Access::Touch && !self.touch(key, durability).await? {
+            return Ok(None);
+        }
+        match self.content(&key).await? {
+            Some((entry, record)) => stored(&key, &entry, &record),
+            None => Ok(None),
+        }
+    }
+
+    /// A live session's entry and the record it points to, read by a thread that may wait if need be.
+    pub(super) async fn content(&self, key: &SessionKey) -> Result<Option<(Entry, Record<'static>)>, Error> {
+        loop {
+            let Some((_, entry)) = self.live(key)? else { return Ok(None) };
+            if let Some(record) = self.record(entry.address).await? {
+                // Another session's record behind this prefix: this one does not exist.
+                return Ok((record.parts()?.0.key == *key).then_some((entry, record)));
+            }
+        }
+    }
+
+    /// The record at an address; `None` if it was there and has moved.
+    async fn record(&self, address: Address) -> Result<Option<Record<'static>>, Error> {
+        let copy =
+            |r: &Record<'_>| Record { bytes: Cow::Owned(r.bytes.to_vec()), seed: r.seed, address: r.address };
+        match self.look(address, copy) {
+            Where::Here(record) => Ok(Some(record)),
+            Where::Moved => Ok(None),
+            Where::Cold(segment) => {
+                let seed = segment.seed();
+                let bytes = self.readers.read(segment, address).await?;
+                Ok(Some(Record { bytes: Cow::Owned(bytes), seed, address }))
+            }
+        }
+    }
+
+    /// The session, if there is one now, and the time it was looked at.
+    pub(super) fn live(&self, key: &SessionKey) -> Result<Option<(Timestamp, Entry)>, Error> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let found = self.index.lock(key).get(key);
+        let now = self.clock.now();
+        Ok(found.filter(|entry| entry.deadlines.is_live(now)).map(|entry| (now, entry)))
+    }
+
+    fn look<T>(&self, address: Address, take: impl FnOnce(&Record<'_>) -> T) -> Where<T> {
+        let list = self.table.load();
+        let Some(segment) = find(&list, address.segment) else { return Where::Moved };
+        let seed = segment.seed();
+        if address.offset + address.len > segment.written()
+            && let Some(bytes) = self.log.find(address)
+        {
+            return Where::Here(take(&Record { bytes: Cow::Owned(bytes), seed, address }));
+        }
+        match segment.warm(address) {
+            Some(bytes) => Where::Here(take(&Record { bytes: Cow::Borrowed(bytes), seed, address })),
+            None => Where::Cold(Arc::clone(segment)),
+        }
+    }
+
+    pub(crate) async fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Result<KeyPage, Error> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let limit = limit.clamp(1, PAGE_KEYS_MAX);
+        let (mut shard, mut left) = match cursor.map(|cursor| cursor.0) {
+            Some(Place::Slots { shard, left }) => (shard, left),
+            _ => (0, u32::MAX),
+        };
+        let mut keys = Vec::new();
+        while (shard as usize) < Index::SHARDS {
+            let (entries, after) = self.index.lock_shard(shard as usize).page(left, limit - keys.len());
+            let now = self.clock.now();
+            for entry in entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
+                // A record that moved or ended meanwhile is met again, or is not there to be met.
+                if let Some(record) = self.record(entry.address).await? {
+                    keys.push(record.parts()?.0.key);
+                }
+            }
+            (shard, left) = if after == 0 { (shard + 1, u32::MAX) } else { (shard, after) };
+            if keys.len() == limit {
+                break;
+            }
+        }
+        let more = (shard as usize) < Index::SHARDS;
+        Ok(KeyPage { keys, next: more.then_some(Cursor(Place::Slots { shard, left })) })
+    }
+}
+
+/// What the caller gets: the deadlines are the index's, since a touch leaves the record as it was.
+fn stored(key: &SessionKey, entry: &Entry, record: &Record<'_>) -> Result<Option<Stored>, Error> {
+    let (header, body) = record.parts()?;
+    if header.key != *key {
+        return Ok(None);
+    }
+    let deadlines = &entry.deadlines;
+    Ok(Some(Stored {
+        payload: Bytes::copy_from_slice(body.payload),
+        version: Version(entry.version),
+        created_at: Timestamp::from_millis(u64::from(header.created_s) * 1_000),
+        expires_at: deadlines.expires_at,
+        absolute_at: (deadlines.absolute_at != Timestamp::MAX).then_some(deadlines.absolute_at),
+        idle: deadlines.idle(),
+        owner: body.owner.map(|owner| owner.key),
+    }))
+}

@@ -1,0 +1,82 @@
+//! The threads that read cold segments: they wait for the disk so that no async worker does.
+//!
+//! A small pool behind a bounded queue. Invariant: who is let into the queue gets an answer, also when the pool ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::error::Error;
+use crate::id::Address;
+use crate::log::Segment;
+
+/// Reads that may wait in the queue; who comes later waits to be let in.
+const QUEUE: usize = 1_024;
+
+struct Job {
+    segment: Arc<Segment>,
+    address: Address,
+    answer: oneshot::Sender<std::io::Result<Vec<u8>>>,
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// There are threads, or there will be; without them the caller reads.
+    served: bool,
+}
+
+pub(super) struct Readers {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    entrance: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new(served: bool) -> Self {
+        let queue = Mutex::new(Queue { jobs: VecDeque::new(), served });
+        Self { queue, work: Condvar::new(), entrance: Semaphore::new(QUEUE) }
+    }
+
+    /// The bytes at an address of a segment that is not warm.
+    pub(super) async fn read(&self, segment: Arc<Segment>, address: Address) -> Result<Vec<u8>, Error> {
+        let id = segment.id();
+        let failed = move |e| Error::io(format!("read segment {id} at offset {}", address.offset))(e);
+        let _place = self.entrance.acquire().await.map_err(|_| Error::Closed)?;
+        let (answer, bytes) = oneshot::channel();
+        {
+            let mut queue = self.queue.lock();
+            if !queue.served {
+                drop(queue);
+                return segment.read(address).map_err(failed);
+            }
+            queue.jobs.push_back(Job { segment, address, answer });
+        }
+        self.work.notify_one();
+        bytes.await.map_err(|_| Error::Closed)?.map_err(failed)
+    }
+
+    /// A reader thread's life: it ends when the pool does and the queue is empty.
+    pub(super) fn run(&self) {
+        loop {
+            let mut queue = self.queue.lock();
+            let Some(job) = queue.jobs.pop_front() else {
+                if !queue.served {
+                    return;
+                }
+                self.work.wait(&mut queue);
+                continue;
+            };
+            drop(queue);
+            // Who does not wait any more needs no answer.
+            let _ = job.answer.send(job.segment.read(job.address));
+        }
+    }
+
+    /// Ends the threads; later reads are done by the caller.
+    pub(super) fn stop(&self) {
+        self.queue.lock().served = false;
+        self.work.notify_all();
+    }
+}

@@ -1,0 +1,329 @@
+//! From the listed segments to an index: what counts, what is cut, what is damage.
+//!
+//! # The stream's end
+//!
+//! Sealed segments were synced as a whole before the manifest said so: anything invalid in them is damage (P7). The segments that
+//! are listed without a seal are the end of the stream. They are read in order; the first place where no valid group stands,
+//! in a segment whose last group does not hand over to the next, is the *end*. Let W be the latest watermark of any group before it.
+//!
+//! - A group header *behind* the end whose watermark is beyond the end proves that what is missing was on the device: damage.
+//! - Else all behind the end was written after the last sync that any surviving byte knows of. Power loss may keep any part of that, so
+//!   what follows a hole is cut with it: it is a torn tail, kept aside in a file and reported.
+//!
+//! # Why the rest above W is written again
+//!
+//! Valid groups between W and the end may exist in the page cache alone: a killed process left them there, and the sync that
+//! would have covered them may have failed or never been called. Syncing the file now proves nothing after such a failure. So
+//! their records are copied into a fresh segment, which is synced and listed; the old one is sealed at W. A crash before
+//! the new manifest is durable leaves the old list and the old bytes: the next open does the same again, perhaps with less
+//! of the unsynced part, which nobody was promised. Nothing is ever appended to an old end.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::format::{
+    Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, ROTATE_BYTES, SEGMENT_HEADER_BYTES, Seal,
+};
+use crate::format::{RecordHeader, segment_name};
+use crate::id::{Address, Position, SegmentId, Seq};
+use crate::index::{Entry, Replay};
+use crate::log::{CopyWriter, Scanned, Segment, copy_bytes, end_of_bytes, later_watermark, scan};
+use crate::options::{Options, ReadMode};
+
+use super::catalog::write_new;
+
+const CURE_BACKUP: &str = "Restore the folder from a copy; the files were left as they are";
+
+/// What the names of files with cut-off bytes begin with.
+pub(super) const TORN: &str = "torn-";
+
+/// What the segments gave.
+pub(super) struct Recovered {
+    pub(super) replay: Replay,
+    /// Every segment that counts, sealed.
+    pub(super) sealed: Vec<(Arc<Segment>, Listed)>,
+    pub(super) time: Timestamp,
+    pub(super) next_seq: Seq,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) torn_bytes: u64,
+}
+
+/// A segment of the stream's end.
+struct Tail<'a> {
+    segment: &'a Arc<Segment>,
+    bytes: Cow<'a, [u8]>,
+    scanned: Scanned,
+}
+
+/// Reads everything that the manifest lists. Makes copies of the unsynced end under ids that it takes from `manifest`, synced but for the folder.
+pub(super) fn recover(
+    disk: &dyn Disk,
+    options: &Options,
+    manifest: &mut Manifest,
+    now: Timestamp,
+) -> Result<Recovered, OpenError> {
+    let mut recovered = Recovered {
+        replay: Replay::new(now),
+        sealed: Vec::new(),
+        time: manifest.mark(),
+        next_seq: Seq(manifest.next_seq),
+        records: 0,
+        bytes: 0,
+        torn_bytes: 0,
+    };
+    let mapped = options.read_mode == ReadMode::Mapped;
+    let mut open = Vec::new();
+    for listed in &manifest.segments {
+        let segment = open_listed(disk, listed, manifest.store, mapped)?;
+        match listed.seal {
+            Some(seal) => recovered.sealed(segment, *listed, seal)?,
+            None => open.push((segment, *listed)),
+        }
+    }
+    recovered.stream(disk, options, manifest, &open)?;
+    Ok(recovered)
+}
+
+fn open_listed(
+    disk: &dyn Disk,
+    listed: &Listed,
+    store: [u8; 16],
+    mapped: bool,
+) -> Result<Arc<Segment>, OpenError> {
+    let file = segment_name(SegmentId(listed.id));
+    let damaged =
+        |what: String| OpenError::Damaged { file: file.clone(), offset: 0, what, cure: CURE_BACKUP };
+    match Segment::open(disk, listed, store, mapped) {
+        Ok(Ok(segment)) => Ok(segment),
+        Ok(Err(crate::format::Invalid::Unknown(found))) => {
+            Err(OpenError::UnknownFormat { file, found, known: crate::format::FORMAT_VERSION.into() })
+        }
+        Ok(Err(invalid)) => Err(damaged(format!("of the segment's header, {}", invalid.what()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(damaged("the manifest lists it, and it is not there".into()))
+        }
+        Err(e) => Err(OpenError::io(format!("open {file}"))(e)),
+    }
+}
+
+impl Recovered {
+    /// Folds a sealed segment in, which must be whole.
+    fn sealed(&mut self, segment: Arc<Segment>, listed: Listed, seal: Seal) -> Result<(), OpenError> {
+        let name = segment_name(segment.id());
+        let damaged = |offset: u32, what: &str| OpenError::Damaged {
+            file: name.clone(),
+            offset: offset.into(),
+            what: what.into(),
+            cure: CURE_BACKUP,
+        };
+        if segment.written() < seal.len {
+            return Err(damaged(segment.written(), "it is shorter than the manifest says"));
+        }
+        let seal_now = segment.cut(seal.len).map_err(OpenError::io(format!("read {name}")))?;
+        let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
+        // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
+        let whole = seal_now == seal;
+        let scanned = scan(&bytes, segment.header(), !whole, |placed| self.fold(placed, segment.id(), None));
+        if let Some(invalid) = scanned.stopped {
+            return Err(damaged(scanned.end, &format!("in a group, {}", invalid.what())));
+        }
+        if !whole || scanned.end != seal.len {
+            return Err(damaged(scanned.end, "its checksum is not what the manifest says"));
+        }
+        drop(bytes);
+        self.note(&scanned);
+        self.sealed.push((segment, listed));
+        Ok(())
+    }
+
+    fn note(&mut self, scanned: &Scanned) {
+        self.time = self.time.max(scanned.time);
+        self.next_seq = self.next_seq.max(scanned.next_seq);
+        self.records += scanned.records;
+        self.bytes += u64::from(scanned.end);
+    }
+
+    /// Folds the unsealed end of the stream in.
+    fn stream(
+        &mut self,
+        disk: &dyn Disk,
+        options: &Options,
+        manifest: &mut Manifest,
+        open: &[(Arc<Segment>, Listed)],
+    ) -> Result<(), OpenError> {
+        let mut tails = Vec::new();
+        for (segment, _) in open {
+            let read = OpenError::io(format!("read {}", segment_name(segment.id())));
+            let bytes = segment.whole(segment.written()).map_err(read)?;
+            let scanned = scan(&bytes, segment.header(), true, |_| {});
+            tails.push(Tail { segment, bytes, scanned });
+        }
+        let Some(reached) = tails.iter().position(|tail| !tail.scanned.last).or(tails.len().checked_sub(1))
+        else {
+            return Ok(());
+        };
+        check_end(&tails, reached)?;
+        self.keep_torn(disk, &tails, reached);
+        let start = Position { segment: tails[0].segment.id(), offset: SEGMENT_HEADER_BYTES };
+        let kept = &tails[..=reached];
+        let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);
+        for tail in kept {
+            self.note(&tail.scanned);
+        }
+        self.below(kept, open, watermark)?;
+        self.above(disk, options, manifest, kept, watermark)
+    }
+
+    /// Folds in what lies below the watermark, where it lies.
+    fn below(
+        &mut self,
+        kept: &[Tail<'_>],
+        open: &[(Arc<Segment>, Listed)],
+        watermark: Position,
+    ) -> Result<(), OpenError> {
+        for (tail, (_, listed)) in kept.iter().zip(open) {
+            let len = cut_at(tail, watermark);
+            if len <= SEGMENT_HEADER_BYTES {
+                continue;
+            }
+            let id = tail.segment.id();
+            let read = OpenError::io(format!("read {}", segment_name(id)));
+            scan(&tail.bytes[..len as usize], tail.segment.header(), false, |placed| {
+                self.fold(placed, id, None)
+            });
+            let seal = tail.segment.cut(len).map_err(read)?;
+            self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));
+        }
+        Ok(())
+    }
+
+    /// Writes again what lies above the watermark, and folds it in where it lies then.
+    fn above(
+        &mut self,
+        disk: &dyn Disk,
+        options: &Options,
+        manifest: &mut Manifest,
+        kept: &[Tail<'_>],
+        watermark: Position,
+    ) -> Result<(), OpenError> {
+        let write = |e| OpenError::io("write the unsynced end of the log again")(e);
+        let bytes = kept.iter().map(|tail| u64::from(tail.scanned.end - cut_at(tail, watermark))).sum();
+        let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
+        let mapped = options.read_mode == ReadMode::Mapped;
+        let mut copies: Vec<CopyWriter> = Vec::new();
+        for tail in kept {
+            let from = cut_at(tail, watermark);
+            let mut records = Vec::new();
+            scan(&tail.bytes[..tail.scanned.end as usize], tail.segment.header(), false, |placed| {
+                if placed.offset >= from {
+                    records.push(Placed { body: placed.body, ..*placed });
+                }
+            });
+            for placed in records {
+                if copies.last().is_none_or(|copy| !copy.has_room(placed.header.len())) {
+                    let id = manifest.take_id();
+                    let copy = CopyWriter::create(disk, id, manifest.store, capacity, mapped, self.time);
+                    copies.push(copy.map_err(write)?);
+                }
+                if let Some(copy) = copies.last_mut() {
+                    let (address, _) = copy.push(&placed.header, &placed.body).map_err(write)?;
+                    self.fold(&placed, address.segment, Some(address));
+                }
+            }
+        }
+        for copy in copies {
+            let segment = copy.finish().map_err(write)?;
+            let header = segment.header();
+            let listed =
+                Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(segment.seal()) };
+            self.sealed.push((segment, listed));
+        }
+        Ok(())
+    }
+
+    /// Keeps a copy of what is cut off, if there is room for one, and counts it.
+    fn keep_torn(&mut self, disk: &dyn Disk, tails: &[Tail<'_>], reached: usize) {
+        for (at, tail) in tails.iter().enumerate().skip(reached) {
+            let from = if at == reached { tail.scanned.end } else { SEGMENT_HEADER_BYTES };
+            let Some(end) = end_of_bytes(&tail.bytes, from) else { continue };
+            let torn = &tail.bytes[from as usize..end as usize];
+            let name = torn_name(tail.segment.id(), from);
+            self.torn_bytes += torn.len() as u64;
+            tracing::warn!(segment = %tail.segment.id(), offset = from, bytes = torn.len(), "a torn tail was cut off");
+            if let Err(e) = write_new(disk, &name, torn, true) {
+                tracing::warn!(error = %e, file = name, "no copy of it could be kept");
+            }
+        }
+    }
+
+    /// Folds one record in; `moved` is its address if it is not where it was found.
+    fn fold(&self, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
+        let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
+        match kind {
+            Kind::Put | Kind::Rotate => {
+                let address =
+                    moved.unwrap_or(Address { segment, offset: placed.offset, len: placed.header.len() });
+                let rotated = kind == Kind::Rotate;
+                let entry = Entry { address, rotated, version: seq, deadlines, created_s, touched_in: None };
+                self.replay.content(&key, entry, deadline_seq);
+            }
+            Kind::Touch => self.replay.touch(&key, seq, segment, deadlines),
+            Kind::Delete => {
+                self.replay.tombstone(&key, seq, segment, deadlines.expires_at, RECORD_HEADER_BYTES);
+            }
+            // This version stages none, and loses none: compaction keeps them.
+            Kind::Revoke => {}
+        }
+        if let Some(rotated) = &placed.body.rotated {
+            self.replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, ROTATE_BYTES);
+        }
+    }
+}
+
+/// The name under which cut-off bytes are kept.
+fn torn_name(id: SegmentId, offset: u32) -> String {
+    format!("{TORN}{id}-{offset:08x}.bin")
+}
+
+/// How much of a segment lies below the watermark.
+fn cut_at(tail: &Tail<'_>, watermark: Position) -> u32 {
+    match tail.segment.id().cmp(&watermark.segment) {
+        std::cmp::Ordering::Less => tail.scanned.end,
+        std::cmp::Ordering::Equal => watermark.offset.clamp(SEGMENT_HEADER_BYTES, tail.scanned.end),
+        std::cmp::Ordering::Greater => SEGMENT_HEADER_BYTES,
+    }
+}
+
+/// Refuses an end that surviving bytes prove to be damage.
+fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
+    let end = &tails[reached];
+    let position = Position { segment: end.segment.id(), offset: end.scanned.end };
+    let behind = |(at, tail): (usize, &Tail<'_>)| {
+        let from = if at == 0 { end.scanned.end } else { SEGMENT_HEADER_BYTES };
+        later_watermark(&tail.bytes, tail.segment.header(), from)
+    };
+    let claimed = tails[reached..].iter().enumerate().filter_map(behind).max();
+    match claimed {
+        Some(claimed) if claimed > position => Err(OpenError::Damaged {
+            file: segment_name(position.segment),
+            offset: position.offset.into(),
+            what: format!(
+                "no valid group stands here ({}), and a later one says that all up to segment {} offset {} was on the device",
+                end.scanned.stopped.map_or("it ends", crate::format::Invalid::what),
+                claimed.segment,
+                claimed.offset
+            ),
+            cure: CURE_BACKUP,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an unlisted file is a segment of the stream that a lost manifest listed.
+pub(super) fn holds_groups(bytes: &[u8], header: &crate::format::SegmentHeader) -> bool {
+    scan(bytes, header, true, |_| {}).end > SEGMENT_HEADER_BYTES
+}

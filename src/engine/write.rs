@@ -1,0 +1,277 @@
+//! The operations that write: each stages one record and changes the index in one step.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::contract::When;
+use crate::error::Error;
+use crate::format::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated};
+use crate::id::{SessionId, SessionKey, Version};
+use crate::index::{Entry, Shard};
+use crate::lifetime::{Deadlines, Lifetime};
+use crate::log::{Outcome, Refused, Room, Staged};
+use crate::options::Durability;
+
+use super::Engine;
+
+/// How one try to write ended.
+enum Tried<T> {
+    /// Nothing needed to be staged.
+    Done(T),
+    Staged(Staged, T),
+    /// The session changed since it was read.
+    Again,
+}
+
+/// Why one try to write came to nothing.
+enum Halt {
+    Refused(Refused),
+    Failed(Error),
+}
+
+impl From<Refused> for Halt {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Engine {
+    /// Tries until there is a segment to write to, then waits for what the durability promises; `None` asks the caller to read again.
+    ///
+    /// Dropping the future while it waits for room or for a segment leaves nothing done; dropping it later leaves all of it done.
+    async fn staged<T>(
+        &self,
+        bytes: u32,
+        mut attempt: impl FnMut(&mut Room<'_>) -> Result<Tried<T>, Halt>,
+    ) -> Result<Option<T>, Error> {
+        let mut room = self.log.room(bytes).await?;
+        let (staged, answer) = loop {
+            let space = self.log.space();
+            match attempt(&mut room) {
+                Ok(Tried::Done(answer)) => return Ok(Some(answer)),
+                Ok(Tried::Again) => return Ok(None),
+                Ok(Tried::Staged(staged, answer)) => break (staged, answer),
+                Err(Halt::Refused(Refused::Wait)) => {
+                    self.log.turned.raise();
+                    space.await;
+                }
+                Err(Halt::Refused(refused)) => return Err(refused.into()),
+                Err(Halt::Failed(error)) => return Err(error),
+            }
+        };
+        acknowledged(staged.outcome).await?;
+        Ok(Some(answer))
+    }
+
+    pub(crate) async fn write(
+        &self,
+        key: SessionKey,
+        payload: Bytes,
+        when: When,
+        durability: Durability,
+    ) -> Result<Option<Version>, Error> {
+        let max = self.options.payload_bytes_max as usize;
+        if payload.len() > max {
+            return Err(Error::PayloadTooLarge { len: payload.len(), max });
+        }
+        let body = Body { payload: &payload, ..Body::default() };
+        let mut header = RecordHeader::new(Kind::Put, key, 0, UNSET, &body);
+        let written = self.staged(header.len(), |room| {
+            let mut shard = self.index.lock(&key);
+            let now = self.clock.now();
+            let Some((deadlines, created_s)) = self.admit(&shard, &key, when, now)? else {
+                return Ok(Tried::Done(None));
+            };
+            (header.deadlines, header.created_s) = (deadlines, created_s);
+            let staged = self.log.stage(&mut header, &body, durability, room)?;
+            let version = staged.seq;
+            let (address, rotated, touched_in) = (staged.address, false, None);
+            shard.set(&key, Entry { address, rotated, version, deadlines, created_s, touched_in }, now);
+            Ok(Tried::Staged(staged, Some(Version(version))))
+        });
+        Ok(written.await?.flatten())
+    }
+
+    /// Whether the condition holds: the deadlines and the time of creation that the session will have.
+    fn admit(
+        &self,
+        shard: &Shard,
+        key: &SessionKey,
+        when: When,
+        now: Timestamp,
+    ) -> Result<Option<(Deadlines, u32)>, Error> {
+        let found = shard.get(key);
+        let live = found.filter(|entry| entry.deadlines.is_live(now));
+        let kept = |entry: Entry| (entry.deadlines.touched(now).unwrap_or(entry.deadlines), entry.created_s);
+        let lifetime = match (when, live) {
+            (When::Present | When::Version(_), None) => return Ok(None),
+            (When::Present, Some(entry)) => return Ok(Some(kept(entry))),
+            (When::Version(version), Some(entry)) if entry.version == version.0 => {
+                return Ok(Some(kept(entry)));
+            }
+            (When::Version(_), Some(entry)) => {
+                return Err(Error::Conflict { current: Version(entry.version) });
+            }
+            (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
+            (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,
+        };
+        let max = self.options.sessions_max as usize;
+        if found.is_none() && self.index.len() >= max {
+            return Err(Error::TooManySessions { max });
+        }
+        let created_s = live.map_or_else(|| seconds(now), |entry| entry.created_s);
+        Ok(Some((Deadlines::start(now, &lifetime)?, created_s)))
+    }
+
+    /// Whether the session is live, if that can be told without writing: a touch that the logged deadline covers, or nobody to touch.
+    pub(crate) fn touch_now(&self, key: &SessionKey) -> Option<Result<bool, Error>> {
+        match self.live(key) {
+            Ok(Some((now, entry))) if entry.deadlines.touched(now).is_some() => None,
+            Ok(Some(_)) => {
+                self.count_touch();
+                Some(Ok(true))
+            }
+            Ok(None) => Some(Ok(false)),
+            Err(closed) => Some(Err(closed)),
+        }
+    }
+
+    pub(super) fn count_touch(&self) {
+        self.counters.touches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) async fn touch(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
+        if let Some(live) = self.touch_now(&key) {
+            return live;
+        }
+        let moved = self.move_deadline(key, durability, |entry, now| Ok(entry.deadlines.touched(now)));
+        let live = moved.await?;
+        if live {
+            self.count_touch();
+            self.counters.touches_logged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(live)
+    }
+
+    pub(crate) async fn set_lifetime(
+        &self,
+        key: SessionKey,
+        lifetime: Lifetime,
+        durability: Durability,
+    ) -> Result<bool, Error> {
+        Deadlines::start(self.clock.now(), &lifetime)?;
+        self.move_deadline(key, durability, |_, now| Deadlines::start(now, &lifetime).map(Some)).await
+    }
+
+    async fn move_deadline(
+        &self,
+        key: SessionKey,
+        durability: Durability,
+        moved: impl Fn(&Entry, Timestamp) -> Result<Option<Deadlines>, Error>,
+    ) -> Result<bool, Error> {
+        let done = self.staged(RECORD_HEADER_BYTES, |room| {
+            let mut shard = self.index.lock(&key);
+            let now = self.clock.now();
+            let Some(entry) = shard.get(&key).filter(|entry| entry.deadlines.is_live(now)) else {
+                return Ok(Tried::Done(false));
+            };
+            let Some(deadlines) = moved(&entry, now)? else { return Ok(Tried::Done(true)) };
+            let mut header = RecordHeader::touch(key, deadlines);
+            let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
+            let touched_in = Some(staged.address.segment);
+            shard.set(&key, Entry { deadlines, touched_in, ..entry }, now);
+            Ok(Tried::Staged(staged, true))
+        });
+        Ok(done.await?.unwrap_or(false))
+    }
+
+    pub(crate) async fn delete(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
+        let done = self.staged(RECORD_HEADER_BYTES, |room| {
+            let mut shard = self.index.lock(&key);
+            let now = self.clock.now();
+            if !shard.get(&key).is_some_and(|entry| entry.deadlines.is_live(now)) {
+                return Ok(Tried::Done(false));
+            }
+            let hides_until = shard.hides_until(&key);
+            let mut header = RecordHeader::delete(key, hides_until);
+            let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
+            shard.remove(&key);
+            shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
+            Ok(Tried::Staged(staged, true))
+        });
+        Ok(done.await?.unwrap_or(false))
+    }
+
+    /// Moves the session to a fresh id. The content is read first, outside of any lock, and the record staged only if it is still the newest.
+    pub(crate) async fn rotate(
+        &self,
+        old_key: SessionKey,
+        durability: Durability,
+    ) -> Result<Option<SessionId>, Error> {
+        loop {
+            let Some((read, record)) = self.content(&old_key).await? else { return Ok(None) };
+            let (_, found) = record.parts()?;
+            let id = SessionId::random()?;
+            let key = id.key();
+            let rotated = Some(Rotated { old_key, hides_until: Timestamp::default() });
+            let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &Body { rotated, ..found }).len();
+            let done = self.staged(len, |room| {
+                let mut shards = self.index.lock_two(&old_key, &key);
+                let now = self.clock.now();
+                let old = shards.of(&old_key);
+                let Some(entry) = old.get(&old_key).filter(|entry| entry.deadlines.is_live(now)) else {
+                    return Ok(Tried::Done(false));
+                };
+                if entry.version != read.version {
+                    return Ok(Tried::Again);
+                }
+                let hides_until = old.hides_until(&old_key);
+                let body = Body { rotated: Some(Rotated { old_key, hides_until }), ..found };
+                let mut header =
+                    RecordHeader::new(Kind::Rotate, key, entry.created_s, entry.deadlines, &body);
+                let staged = self.log.stage(&mut header, &body, durability, room)?;
+                old.remove(&old_key);
+                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);
+                let (address, version) = (staged.address, staged.seq);
+                let moved = Entry { address, rotated: true, version, touched_in: None, ..entry };
+                shards.of(&key).set(&key, moved, now);
+                Ok(Tried::Staged(staged, true))
+            });
+            match done.await? {
+                Some(live) => return Ok(live.then_some(id)),
+                None => {}
+            }
+        }
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let barrier = self.log.barrier()?;
+        acknowledged(Some(barrier)).await
+    }
+}
+
+/// Stands in a header until its record is staged.
+const UNSET: Deadlines =
+    Deadlines { idle_ms: 0, absolute_at: Timestamp::MAX, expires_at: Timestamp::MAX, exact: false };
+
+fn seconds(now: Timestamp) -> u32 {
+    // Until the year 2106; later sessions are all as old as that.
+    u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX)
+}
+
+/// Waits for the outcome of a write, if it is wanted.
+pub(super) async fn acknowledged(outcome: Option<oneshot::Receiver<Outcome>>) -> Result<(), Error> {
+    let Some(outcome) = outcome else { return Ok(()) };
+    match outcome.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(cause)) => Err(Error::DurabilityUnknown { cause }),
+        Err(_) => Err(Error::DurabilityUnknown { cause: "the store ended before".into() }),
+    }
+}

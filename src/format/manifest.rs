@@ -1,0 +1,103 @@
+//! The manifest: which segments count, and what is known of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::id::SegmentId;
+
+use super::{FORMAT_VERSION, Invalid, Lay, SegmentKind, Take, checksum};
+
+const MAGIC: &[u8; 8] = b"CLOAKMAN";
+const HEADER_BYTES: usize = 24;
+
+/// A store's list of segments, with what must outlive each of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Names the store; segments of another never mix with its own.
+    pub(crate) store: [u8; 16],
+    /// Store time never starts before this, in milliseconds since 1970.
+    pub(crate) mark_ms: u64,
+    /// No segment had this id yet, nor a later one.
+    pub(crate) next_segment: u32,
+    /// No record that a sealed segment holds has this number or a later one.
+    pub(crate) next_seq: u64,
+    /// By id, ascending.
+    pub(crate) segments: Vec<Listed>,
+}
+
+/// One segment of the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) id: u32,
+    pub(crate) kind: SegmentKind,
+    pub(crate) salt: u64,
+    /// `None` while the stream may write to it.
+    pub(crate) seal: Option<Seal>,
+}
+
+/// What a segment that takes no more groups holds; all of it was synced before this was written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Seal {
+    /// Length that counts, header included, in bytes.
+    pub(crate) len: u32,
+    /// CRC-32 of those bytes.
+    pub(crate) crc: u32,
+}
+
+impl Manifest {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Serializing plain numbers into a growing vector cannot fail; an empty body would be refused by `decode`.
+        let body = postcard::to_stdvec(self).unwrap_or_default();
+        let mut bytes = vec![0; HEADER_BYTES];
+        Lay::new(&mut bytes)
+            .bytes(MAGIC)
+            .u32(FORMAT_VERSION.into())
+            .u32(u32::try_from(body.len()).unwrap_or(u32::MAX))
+            .u32(checksum(0, &body))
+            .checksum(0);
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(Invalid::Short)?;
+        let mut take = Take(header);
+        if &take.bytes::<8>()? != MAGIC {
+            return Err(Invalid::Magic);
+        }
+        let (version, len, body_crc, crc) = (take.u32()?, take.u32()?, take.u32()?, take.u32()?);
+        if crc != checksum(0, &header[..20]) {
+            return Err(Invalid::Checksum);
+        }
+        if version != u32::from(FORMAT_VERSION) {
+            return Err(Invalid::Unknown(version));
+        }
+        let body = &bytes[HEADER_BYTES..];
+        if body.len() != len as usize {
+            return Err(Invalid::Short);
+        }
+        if checksum(0, body) != body_crc {
+            return Err(Invalid::BodyChecksum);
+        }
+        let (manifest, rest) = postcard::take_from_bytes::<Self>(body).map_err(|_| Invalid::Field)?;
+        let ascending = manifest.segments.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let below = manifest.segments.last().is_none_or(|last| last.id < manifest.next_segment);
+        let some = manifest.segments.first().is_none_or(|first| first.id > 0);
+        if rest.is_empty() && ascending && below && some { Ok(manifest) } else { Err(Invalid::Field) }
+    }
+
+    pub(crate) fn mark(&self) -> Timestamp {
+        Timestamp::from_millis(self.mark_ms)
+    }
+
+    /// The next free segment id, which is taken by this call.
+    pub(crate) fn take_id(&mut self) -> SegmentId {
+        let id = SegmentId(self.next_segment);
+        self.next_segment += 1;
+        id
+    }
+
+    pub(crate) fn find(&mut self, id: SegmentId) -> Option<&mut Listed> {
+        self.segments.iter_mut().find(|listed| listed.id == id.0)
+    }
+}

@@ -1,0 +1,303 @@
+//! The record: its fixed header and the parts of its body.
+
+use bytes::BufMut;
+
+use crate::clock::Timestamp;
+use crate::id::{SegmentId, Seq, SessionKey};
+use crate::lifetime::Deadlines;
+
+use super::{Invalid, Lay, Seed, Take, checksum};
+
+/// Length of a record's header: all of a touch, and of a tombstone.
+pub(crate) const RECORD_HEADER_BYTES: u32 = 96;
+
+/// What a rotate record carries for its old key, beyond what a put would: that key, and how long what it hides may last.
+pub(crate) const ROTATE_BYTES: u32 = 40;
+
+/// The longest record: lengths take 24 bits of an index slot.
+pub(crate) const RECORD_BYTES_MAX: u32 = (1 << 24) - 1;
+
+const OWNER_BYTES: usize = 40;
+
+const FLAG_EXACT: u8 = 1;
+const FLAG_OWNED: u8 = 2;
+const FLAG_ALL: u8 = 4;
+const FLAG_SPARES: u8 = 8;
+
+/// What a record means; the module's head has the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Put,
+    Touch,
+    Delete,
+    Rotate,
+    Revoke,
+}
+
+impl Kind {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Put => 1,
+            Self::Touch => 2,
+            Self::Delete => 3,
+            Self::Rotate => 4,
+            Self::Revoke => 5,
+        }
+    }
+
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Put),
+            2 => Some(Self::Touch),
+            3 => Some(Self::Delete),
+            4 => Some(Self::Rotate),
+            5 => Some(Self::Revoke),
+            _ => None,
+        }
+    }
+}
+
+/// The fixed part of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RecordHeader {
+    pub(crate) kind: Kind,
+    pub(crate) owned: bool,
+    /// A revocation of every owner.
+    pub(crate) all: bool,
+    /// A revocation that spares one session.
+    pub(crate) spares: bool,
+    pub(crate) label_len: u8,
+    pub(crate) body_len: u32,
+    pub(crate) seq: Seq,
+    pub(crate) deadline_seq: Seq,
+    pub(crate) key: SessionKey,
+    /// Whole seconds since 1970, since an index slot has room for no more.
+    pub(crate) created_s: u32,
+    /// Of a delete: `expires_at` alone, the latest deadline of what it hides.
+    pub(crate) deadlines: Deadlines,
+    pub(crate) body_crc: u32,
+}
+
+impl RecordHeader {
+    /// Length of the record, header and body.
+    pub(crate) const fn len(&self) -> u32 {
+        RECORD_HEADER_BYTES + self.body_len
+    }
+
+    /// A header of `kind` for `key`, whose numbers are given when it is staged.
+    pub(crate) fn new(
+        kind: Kind,
+        key: SessionKey,
+        created_s: u32,
+        deadlines: Deadlines,
+        body: &Body<'_>,
+    ) -> Self {
+        Self {
+            kind,
+            owned: body.owner.is_some(),
+            all: false,
+            spares: body.spared.is_some(),
+            label_len: body.label_len(),
+            body_len: body.len(),
+            seq: Seq(0),
+            deadline_seq: Seq(0),
+            key,
+            created_s,
+            deadlines,
+            body_crc: body.crc(),
+        }
+    }
+
+    /// A tombstone: no record of `key` that is older counts, the last of which ends at `hides_until`.
+    pub(crate) fn delete(key: SessionKey, hides_until: Timestamp) -> Self {
+        let deadlines =
+            Deadlines { idle_ms: 0, absolute_at: hides_until, expires_at: hides_until, exact: false };
+        Self::new(Kind::Delete, key, 0, deadlines, &Body::default())
+    }
+
+    /// New deadlines for what there is of `key`.
+    pub(crate) fn touch(key: SessionKey, deadlines: Deadlines) -> Self {
+        Self::new(Kind::Touch, key, 0, deadlines, &Body::default())
+    }
+
+    pub(crate) fn encode(&self, seed: Seed, offset: u32) -> [u8; RECORD_HEADER_BYTES as usize] {
+        let flag = |on, flag| if on { flag } else { 0 };
+        let mut bytes = [0; RECORD_HEADER_BYTES as usize];
+        Lay::new(&mut bytes)
+            .u8(self.kind.number())
+            .u8(flag(self.deadlines.exact, FLAG_EXACT)
+                | flag(self.owned, FLAG_OWNED)
+                | flag(self.all, FLAG_ALL)
+                | flag(self.spares, FLAG_SPARES))
+            .u8(self.label_len)
+            .u8(0)
+            .u32(self.body_len)
+            .u64(self.seq.0)
+            .u64(self.deadline_seq.0)
+            .bytes(self.key.as_bytes())
+            .u64(self.created_s.into())
+            .u64(self.deadlines.expires_at.as_millis())
+            .u64(self.deadlines.absolute_at.as_millis())
+            .u64(self.deadlines.idle_ms)
+            .u32(self.body_crc)
+            .checksum(seed.at(offset));
+        bytes
+    }
+
+    /// Reads the header that stands at `offset` of the segment, at the front of `bytes`.
+    pub(crate) fn decode(bytes: &[u8], seed: Seed, offset: u32) -> Result<Self, Invalid> {
+        let bytes = bytes.first_chunk::<{ RECORD_HEADER_BYTES as usize }>().ok_or(Invalid::Short)?;
+        let mut take = Take(bytes);
+        let (kind, flags, label_len, zero) = (take.u8()?, take.u8()?, take.u8()?, take.u8()?);
+        let (body_len, seq, deadline_seq) = (take.u32()?, Seq(take.u64()?), Seq(take.u64()?));
+        let key = SessionKey::from_bytes(take.bytes()?);
+        let (created_s, expires_ms, absolute_ms, idle_ms) =
+            (take.u64()?, take.u64()?, take.u64()?, take.u64()?);
+        let (body_crc, crc) = (take.u32()?, take.u32()?);
+        if crc != checksum(seed.at(offset), &bytes[..92]) {
+            return Err(Invalid::Checksum);
+        }
+        let kind = Kind::of(kind).ok_or(Invalid::Field)?;
+        let created_s = u32::try_from(created_s).map_err(|_| Invalid::Field)?;
+        let instant =
+            |ms| Some(Timestamp::from_millis(ms)).filter(|t| t.as_millis() == ms).ok_or(Invalid::Field);
+        let deadlines = Deadlines {
+            idle_ms,
+            absolute_at: instant(absolute_ms)?,
+            expires_at: instant(expires_ms)?,
+            exact: flags & FLAG_EXACT != 0,
+        };
+        let known = FLAG_EXACT | FLAG_OWNED | FLAG_ALL | FLAG_SPARES;
+        if flags & !known != 0
+            || zero != 0
+            || body_len > RECORD_BYTES_MAX - RECORD_HEADER_BYTES
+            || deadlines.expires_at > deadlines.absolute_at
+            || !deadlines.idle_is_whole()
+            || seq.0 == 0
+            || deadline_seq < seq
+        {
+            return Err(Invalid::Field);
+        }
+        Ok(Self {
+            kind,
+            owned: flags & FLAG_OWNED != 0,
+            all: flags & FLAG_ALL != 0,
+            spares: flags & FLAG_SPARES != 0,
+            label_len,
+            body_len,
+            seq,
+            deadline_seq,
+            key,
+            created_s,
+            deadlines,
+            body_crc,
+        })
+    }
+}
+
+/// Whose session it is: the owner's key, and the owner's epoch when it was bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) key: SessionKey,
+    pub(crate) epoch: u64,
+}
+
+/// The tombstone half of a rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rotated {
+    pub(crate) old_key: SessionKey,
+    /// The latest deadline of what the old key's tombstone hides.
+    pub(crate) hides_until: Timestamp,
+}
+
+/// The parts of a record's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Body<'a> {
+    pub(crate) owner: Option<Owner>,
+    pub(crate) rotated: Option<Rotated>,
+    pub(crate) spared: Option<SessionKey>,
+    /// At most 255 bytes; what is longer is cut where the label is taken from the caller.
+    pub(crate) label: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn label_len(&self) -> u8 {
+        u8::try_from(self.label.len()).unwrap_or(u8::MAX)
+    }
+
+    /// Its length in bytes. A body over the longest record is refused by the payload limit long before.
+    pub(crate) fn len(&self) -> u32 {
+        let parts = self.owner.map_or(0, |_| OWNER_BYTES)
+            + self.rotated.map_or(0, |_| ROTATE_BYTES as usize)
+            + self.spared.map_or(0, |_| 32)
+            + usize::from(self.label_len())
+            + self.payload.len();
+        u32::try_from(parts).unwrap_or(u32::MAX)
+    }
+
+    fn parts(&self, mut part: impl FnMut(&[u8])) {
+        if let Some(owner) = &self.owner {
+            part(owner.key.as_bytes());
+            part(&owner.epoch.to_le_bytes());
+        }
+        if let Some(rotated) = &self.rotated {
+            part(rotated.old_key.as_bytes());
+            part(&rotated.hides_until.as_millis().to_le_bytes());
+        }
+        if let Some(spared) = &self.spared {
+            part(spared.as_bytes());
+        }
+        part(&self.label[..usize::from(self.label_len())]);
+        part(self.payload);
+    }
+
+    pub(crate) fn crc(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        self.parts(|part| hasher.update(part));
+        hasher.finalize()
+    }
+
+    pub(crate) fn append_to(&self, bytes: &mut Vec<u8>) {
+        self.parts(|part| bytes.put_slice(part));
+    }
+
+    /// Takes a body apart whose checksum holds.
+    pub(crate) fn decode(header: &RecordHeader, bytes: &'a [u8]) -> Result<Self, Invalid> {
+        let mut take = Take(bytes);
+        let key = |take: &mut Take<'a>| take.bytes().map(SessionKey::from_bytes);
+        let mut body = Self::default();
+        if header.owned {
+            body.owner = Some(Owner { key: key(&mut take)?, epoch: take.u64()? });
+        }
+        if header.kind == Kind::Rotate {
+            let old_key = key(&mut take)?;
+            body.rotated = Some(Rotated { old_key, hides_until: Timestamp::from_millis(take.u64()?) });
+        }
+        if header.spares {
+            body.spared = Some(key(&mut take)?);
+        }
+        body.label = take.slice(header.label_len.into())?;
+        body.payload = take.0;
+        let bare = matches!(header.kind, Kind::Touch | Kind::Delete);
+        if bare && header.body_len != 0 { Err(Invalid::Field) } else { Ok(body) }
+    }
+
+    /// Checks and takes apart a whole record as it was read for an address; `offset` is where it stands.
+    pub(crate) fn read(record: &'a [u8], seed: Seed, offset: u32) -> Result<(RecordHeader, Self), Invalid> {
+        let header = RecordHeader::decode(record, seed, offset)?;
+        let body = &record[RECORD_HEADER_BYTES as usize..];
+        if body.len() != header.body_len as usize {
+            return Err(Invalid::Field);
+        }
+        if checksum(0, body) != header.body_crc {
+            return Err(Invalid::BodyChecksum);
+        }
+        Ok((header, Self::decode(&header, body)?))
+    }
+}
+
+/// The file name of a segment.
+pub(crate) fn segment_name(id: SegmentId) -> String {
+    format!("{id}.seg")
+}

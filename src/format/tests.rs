@@ -1,0 +1,141 @@
+//! What is written is read back, and nothing else is.
+
+use proptest::prelude::*;
+
+use crate::clock::Timestamp;
+use crate::id::{Position, SegmentId, Seq, SessionKey};
+use crate::lifetime::Deadlines;
+
+use super::*;
+
+fn header() -> SegmentHeader {
+    SegmentHeader { kind: SegmentKind::Stream, store: [7; 16], id: SegmentId(3), salt: 0x1234_5678_9abc_def0 }
+}
+
+fn deadlines() -> Deadlines {
+    let at = Timestamp::from_millis;
+    Deadlines { idle_ms: 60_000, absolute_at: at(9_000_000), expires_at: at(70_000), exact: true }
+}
+
+fn record(payload: &[u8], offset: u32) -> Vec<u8> {
+    let body = Body {
+        owner: Some(Owner { key: SessionKey::of(b"owner"), epoch: 5 }),
+        rotated: Some(Rotated { old_key: SessionKey::of(b"old"), hides_until: Timestamp::from_millis(12) }),
+        spared: None,
+        label: b"Firefox",
+        payload,
+    };
+    let mut record = RecordHeader::new(Kind::Rotate, SessionKey::of(b"key"), 77, deadlines(), &body);
+    (record.seq, record.deadline_seq) = (Seq(8), Seq(9));
+    let mut bytes = record.encode(header().seed(), offset).to_vec();
+    body.append_to(&mut bytes);
+    bytes
+}
+
+#[test]
+fn segment_header_is_read_back_and_every_flipped_bit_is_noticed() {
+    let bytes = header().encode();
+    assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn newer_format_is_told_from_damage() {
+    let mut bytes = header().encode();
+    bytes[8] = 2;
+    let crc = checksum(0, &bytes[..60]);
+    bytes[60..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(SegmentHeader::decode(&bytes), Err(Invalid::Unknown(2)));
+}
+
+#[test]
+fn record_with_every_part_is_read_back() {
+    let bytes = record(b"payload", 64);
+    let (record, body) = Body::read(&bytes, header().seed(), 64).unwrap();
+    assert_eq!((record.kind, record.seq, record.deadline_seq), (Kind::Rotate, Seq(8), Seq(9)));
+    assert_eq!((record.created_s, record.deadlines), (77, deadlines()));
+    assert_eq!((body.label, body.payload), (&b"Firefox"[..], &b"payload"[..]));
+    assert_eq!(body.owner.unwrap().epoch, 5);
+    assert_eq!(body.rotated.unwrap().old_key, SessionKey::of(b"old"));
+}
+
+#[test]
+fn record_elsewhere_or_in_another_segment_does_not_validate() {
+    let bytes = record(b"payload", 64);
+    let other = SegmentHeader { id: SegmentId(4), ..header() }.seed();
+    assert!(Body::read(&bytes, header().seed(), 65).is_err());
+    assert!(Body::read(&bytes, other, 64).is_err());
+}
+
+#[test]
+fn every_flipped_bit_of_a_record_is_noticed() {
+    let bytes = record(b"payload", 64);
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(Body::read(&bad, header().seed(), 64).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn group_walk_gives_its_records_and_refuses_a_wrong_count() {
+    let seed = header().seed();
+    let first = record(b"a", 112);
+    let offset = 112 + u32::try_from(first.len()).unwrap();
+    let bytes = [first, record(b"bc", offset)].concat();
+    let len = u32::try_from(bytes.len()).unwrap();
+    let watermark = Position { segment: SegmentId(2), offset: 999 };
+    let group = GroupHeader {
+        last: true,
+        len,
+        records: 2,
+        watermark,
+        next_seq: Seq(8),
+        time: Timestamp::from_millis(5),
+    };
+    assert_eq!(GroupHeader::decode(&group.encode(seed, 64), seed, 64), Ok(group));
+    let payloads: Vec<_> =
+        Records::new(&group, &bytes, seed, 112, true).map(|r| r.unwrap().body.payload.to_vec()).collect();
+    assert_eq!(payloads, [b"a".to_vec(), b"bc".to_vec()]);
+    for records in [1, 3] {
+        let wrong = GroupHeader { records, ..group };
+        assert!(Records::new(&wrong, &bytes, seed, 112, true).any(|r| r.is_err()), "{records}");
+    }
+}
+
+#[test]
+fn manifest_is_read_back_and_every_flipped_bit_is_noticed() {
+    let listed = |id| Listed { id, kind: SegmentKind::Copy, salt: 5, seal: Some(Seal { len: 100, crc: 6 }) };
+    let manifest = Manifest {
+        store: [1; 16],
+        mark_ms: 2,
+        next_segment: 9,
+        next_seq: 3,
+        segments: vec![listed(1), listed(8)],
+    };
+    let bytes = manifest.encode();
+    assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(Manifest::decode(&bad).is_err(), "bit {bit}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), offset: u32) {
+        let seed = header().seed();
+        let _ = SegmentHeader::decode(&bytes);
+        let _ = GroupHeader::decode(&bytes, seed, offset);
+        let _ = RecordHeader::decode(&bytes, seed, offset);
+        let _ = Manifest::decode(&bytes);
+        if bytes.len() >= RECORD_HEADER_BYTES as usize {
+            let _ = Body::read(&bytes, seed, offset);
+        }
+    }
+}

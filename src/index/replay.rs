@@ -1,0 +1,267 @@
+//! Building the index at open from records in any order: segments can be read side by side, and a copy before its original.
+//!
+//! Records are folded one by one. What is known of a session after any set of records depends on the set alone:
+//!
+//! 1. Of contents, the one with the greatest sequence number counts; of copies of it, the one that carries the newest deadline, then the one in
+//!    the later place.
+//! 2. Of deadlines, carried by contents or touches, the one with the greatest number counts; if content and touch carry the same one, the content's.
+//!    (A touch older than the content has a smaller number than the deadline which that content brought.)
+//! 3. A tombstone ends everything with a smaller number than its own, seen before or after.
+//! 4. A deadline that lost, has not been ended by a tombstone and is later than the one that counts is an outlived version
+//!    (see [`shard`](super::shard)).
+//!
+//! It trusts that the numbers come from one history of the store. It reads no record, and charges no bytes before [`Replay::finish`],
+//! tombstones apart.
+//!
+//! Invariant: the numbers beside the slots are moved with them; they and the maps for what waits are dropped at the end.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::shard::Outlived;
+use super::slab::{Prefix, Slab, Slot, prefix};
+use super::usage::Usage;
+use super::{Entry, Index, Shard};
+use crate::clock::Timestamp;
+use crate::id::{Address, SegmentId, Seq, SessionKey};
+use crate::lifetime::Deadlines;
+
+/// An index in the making. Threads may share it; they wait for each other only where their keys meet in a shard.
+pub(crate) struct Replay {
+    shards: Vec<Mutex<Fold>>,
+}
+
+impl Replay {
+    /// Nothing yet; deadlines and tombstones up to `now` have passed.
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { shards: (0..Index::SHARDS).map(|_| Mutex::new(Fold::new(now))).collect() }
+    }
+
+    /// Folds in a put, a rotation's new key, or a copy of either; `deadline_seq` is the number of its deadlines.
+    pub(crate) fn content(&self, key: &SessionKey, entry: Entry, deadline_seq: Seq) {
+        self.shards[Index::shard_of(key)].lock().content(key, entry, deadline_seq);
+    }
+
+    /// Folds in a touch or a copy of one.
+    pub(crate) fn touch(&self, key: &SessionKey, seq: Seq, segment: SegmentId, deadlines: Deadlines) {
+        let claim = Claim { seq, touched_in: Some(segment), deadlines };
+        self.shards[Index::shard_of(key)].lock().touch(key, claim);
+    }
+
+    /// Folds in a delete, or a rotation's old key.
+    pub(crate) fn tombstone(
+        &self,
+        key: &SessionKey,
+        seq: Seq,
+        segment: SegmentId,
+        hides_until: Timestamp,
+        bytes: u32,
+    ) {
+        let mut fold = self.shards[Index::shard_of(key)].lock();
+        if hides_until > fold.now {
+            let now = fold.now;
+            fold.usage.add_tombstone(segment, hides_until, bytes, now);
+        }
+        fold.tombstone(key, seq);
+    }
+
+    /// The index of the sessions that live at `now`, and of those that ended while an older version on disk lives on: expiry hands
+    /// these to the engine for their tombstones.
+    pub(crate) fn finish(self, now: Timestamp) -> Index {
+        let count = Arc::default();
+        let finish = |fold: Mutex<Fold>| Mutex::new(fold.into_inner().finish(now, Arc::clone(&count)));
+        let shards = self.shards.into_iter().map(finish).collect();
+        Index { shards, count }
+    }
+}
+
+/// A deadline that a record carries.
+#[derive(Clone, Copy)]
+struct Claim {
+    seq: Seq,
+    /// `None` if the record has the content as well.
+    touched_in: Option<SegmentId>,
+    deadlines: Deadlines,
+}
+
+impl Claim {
+    /// The greater one counts.
+    fn rank(&self) -> (Seq, bool, Option<SegmentId>) {
+        (self.seq, self.touched_in.is_none(), self.touched_in)
+    }
+}
+
+/// The deadlines of one key that lost and might yet be needed: the later a number, the earlier the deadline.
+struct Losers {
+    key: SessionKey,
+    deadlines: Vec<(Seq, Timestamp)>,
+}
+
+/// One shard in the making.
+struct Fold {
+    now: Timestamp,
+    slab: Slab,
+    /// By slot: the number of the deadline that the content's own record carries.
+    carried: Vec<Seq>,
+    /// By slot: the number of the deadline that counts.
+    newest: Vec<Seq>,
+    usage: Usage,
+    /// The newest of each key.
+    tombstones: HashMap<Prefix, Seq>,
+    /// The newest touch of each key that has no slot.
+    touches: HashMap<Prefix, Claim>,
+    losers: HashMap<Prefix, Losers>,
+}
+
+impl Fold {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            slab: Slab::default(),
+            carried: Vec::new(),
+            newest: Vec::new(),
+            usage: Usage::default(),
+            tombstones: HashMap::new(),
+            touches: HashMap::new(),
+            losers: HashMap::new(),
+        }
+    }
+
+    fn content(&mut self, key: &SessionKey, entry: Entry, deadline_seq: Seq) {
+        let prefix = prefix(key);
+        if self.is_ended(&prefix, entry.version) {
+            return;
+        }
+        let Some(number) = self.slab.find(&prefix) else {
+            let number = self.slab.push(Slot::new(prefix, &entry));
+            self.carried.push(deadline_seq);
+            self.newest.push(deadline_seq);
+            if !self.touches.is_empty()
+                && let Some(touch) = self.touches.remove(&prefix)
+            {
+                self.claim(key, number, touch);
+            }
+            return;
+        };
+        let held = self.slab.slot(number).entry();
+        let carried = &mut self.carried[number as usize];
+        let rank = |e: &Entry, seq| (e.version, seq, e.address.segment, e.address.offset);
+        if rank(&entry, deadline_seq) > rank(&held, *carried) {
+            *carried = deadline_seq;
+            let Entry { deadlines, touched_in, .. } = held;
+            self.slab.slot_mut(number).put(&Entry { deadlines, touched_in, ..entry });
+        }
+        self.claim(key, number, Claim { seq: deadline_seq, touched_in: None, deadlines: entry.deadlines });
+    }
+
+    fn touch(&mut self, key: &SessionKey, claim: Claim) {
+        let prefix = prefix(key);
+        if self.is_ended(&prefix, claim.seq) {
+            return;
+        }
+        if let Some(number) = self.slab.find(&prefix) {
+            self.claim(key, number, claim);
+        } else {
+            self.wait(key, claim);
+        }
+    }
+
+    fn tombstone(&mut self, key: &SessionKey, seq: Seq) {
+        let prefix = prefix(key);
+        let newest = self.tombstones.entry(prefix).or_default();
+        *newest = seq.max(*newest);
+        if self.touches.get(&prefix).is_some_and(|touch| touch.seq < seq) {
+            self.touches.remove(&prefix);
+        }
+        let Some(number) = self.slab.find(&prefix) else { return };
+        let entry = self.slab.slot(number).entry();
+        if entry.version < seq {
+            let claim = Claim {
+                seq: self.newest[number as usize],
+                touched_in: entry.touched_in,
+                deadlines: entry.deadlines,
+            };
+            self.remove(number);
+            // A touch may belong to a content that is still to come.
+            if claim.seq > seq {
+                self.wait(key, claim);
+            }
+        }
+    }
+
+    fn is_ended(&self, prefix: &Prefix, seq: Seq) -> bool {
+        !self.tombstones.is_empty() && self.tombstones.get(prefix).is_some_and(|ended| seq < *ended)
+    }
+
+    /// Keeps a touch until its content comes.
+    fn wait(&mut self, key: &SessionKey, claim: Claim) {
+        let waiting = self.touches.entry(prefix(key)).or_insert(claim);
+        let mut loser = claim;
+        if claim.rank() > waiting.rank() {
+            loser = std::mem::replace(waiting, claim);
+        }
+        let winner = *waiting;
+        self.note_loser(key, &loser, &winner);
+    }
+
+    /// Weighs a deadline against the one that counts for a slot.
+    fn claim(&mut self, key: &SessionKey, number: u32, claim: Claim) {
+        let newest = &mut self.newest[number as usize];
+        let slot = self.slab.slot_mut(number);
+        let entry = slot.entry();
+        let held = Claim { seq: *newest, touched_in: entry.touched_in, deadlines: entry.deadlines };
+        let (winner, loser) = if claim.rank() > held.rank() { (claim, held) } else { (held, claim) };
+        *newest = winner.seq;
+        slot.put(&Entry { deadlines: winner.deadlines, touched_in: winner.touched_in, ..entry });
+        self.note_loser(key, &loser, &winner);
+    }
+
+    /// Keeps the deadline of a loser that outlives its winner. Others need not be kept: whatever defeats the winner later on, a
+    /// tombstone included, defeats them too, and the winner, being the later one, then stands for them.
+    fn note_loser(&mut self, key: &SessionKey, loser: &Claim, winner: &Claim) {
+        let (seq, until) = (loser.seq, loser.deadlines.expires_at);
+        if until <= winner.deadlines.expires_at || until <= self.now {
+            return;
+        }
+        let losers =
+            self.losers.entry(prefix(key)).or_insert_with(|| Losers { key: *key, deadlines: Vec::new() });
+        if !losers.deadlines.iter().any(|(s, u)| *s >= seq && *u >= until) {
+            losers.deadlines.retain(|(s, u)| *s > seq || *u > until);
+            losers.deadlines.push((seq, until));
+        }
+    }
+
+    /// The latest deadline of an older version that outlives what counts.
+    fn outlived(&self, prefix: &Prefix, expires_at: Timestamp, now: Timestamp) -> Option<Outlived> {
+        let losers = self.losers.get(prefix)?;
+        let in_force = losers.deadlines.iter().filter(|(seq, _)| !self.is_ended(prefix, *seq));
+        let until = in_force.map(|(_, until)| *until).max()?;
+        (until > expires_at && until > now).then_some(Outlived { key: losers.key, until })
+    }
+
+    fn remove(&mut self, number: u32) {
+        self.slab.swap_remove(number);
+        self.carried.swap_remove(number as usize);
+        self.newest.swap_remove(number as usize);
+    }
+
+    fn finish(mut self, now: Timestamp, count: Arc<std::sync::atomic::AtomicUsize>) -> Shard {
+        let mut outlived = HashMap::new();
+        for number in (0..self.slab.len()).rev() {
+            let slot = self.slab.slot(number);
+            let (prefix, expires_at) = (slot.prefix, slot.expires_at());
+            let older = if self.losers.is_empty() { None } else { self.outlived(&prefix, expires_at, now) };
+            if let Some(older) = older {
+                outlived.insert(prefix, older);
+            } else if expires_at <= now {
+                self.remove(number);
+            }
+        }
+        let Self { mut slab, mut usage, .. } = self;
+        usage.release_tombstones(now, usize::MAX);
+        slab.shrink();
+        Shard::replayed(slab, usage, outlived, now, count)
+    }
+}

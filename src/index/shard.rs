@@ -1,0 +1,267 @@
+//! One shard of the index: its sessions, their deadlines and what they keep on disk, changed together. It does not lock itself.
+//!
+//! **Outlived versions.** Natural expiry writes nothing, so what ends last decides: if a session's deadline was made *earlier*, an older version
+//! with a later deadline is still on disk, and would come back at the next open once the newer one has been compacted away. A shard remembers
+//! how long such a version would live. When the session ends before that, [`Shard::expire`] does not remove it but hands it to the engine, which
+//! writes a tombstone and then removes it.
+//!
+//! Invariants:
+//! 1. Every session is charged to its segments exactly once, and is in exactly one deadline bucket.
+//! 2. `outlived` has a key only while its session is here and ends before that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::Entry;
+use super::deadlines::Buckets;
+use super::slab::{Prefix, Slab, Slot, prefix};
+use super::usage::Usage;
+use crate::clock::Timestamp;
+use crate::id::{Address, SegmentId, SessionKey};
+use crate::lifetime::Deadlines;
+
+/// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
+const TOMBSTONE_RETRY: Duration = Duration::from_secs(1);
+
+/// What one slice of expiry did.
+#[derive(Debug, Default)]
+pub(crate) struct Expired {
+    /// Sessions that ended and are gone.
+    pub(crate) removed: usize,
+    /// Sessions that ended while an older version on disk lives on, until the time given. They are still here: write a tombstone until then
+    /// and remove them, under the lock and only if they are as they were. They come again after a second otherwise.
+    pub(crate) outlived: Vec<(SessionKey, Entry, Timestamp)>,
+    /// There is more to do at once.
+    pub(crate) more: bool,
+}
+
+/// An older version, on disk, of a session that ends before it.
+#[derive(Clone, Copy)]
+pub(super) struct Outlived {
+    /// Whole, since a tombstone needs it and a slot has only the prefix.
+    pub(super) key: SessionKey,
+    pub(super) until: Timestamp,
+}
+
+/// A part of the sessions. Aligned so that locking one does not slow its neighbours.
+#[repr(align(64))]
+pub(crate) struct Shard {
+    slab: Slab,
+    buckets: Buckets,
+    usage: Usage,
+    outlived: HashMap<Prefix, Outlived>,
+    /// The latest time that a caller gave.
+    now: Timestamp,
+    /// Shared by all shards.
+    count: Arc<AtomicUsize>,
+}
+
+impl Shard {
+    pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
+        Self::replayed(Slab::default(), Usage::default(), HashMap::new(), Timestamp::default(), count)
+    }
+
+    /// A shard of sessions that are in no bucket and charged to no segment yet.
+    pub(super) fn replayed(
+        slab: Slab,
+        usage: Usage,
+        outlived: HashMap<Prefix, Outlived>,
+        now: Timestamp,
+        count: Arc<AtomicUsize>,
+    ) -> Self {
+        let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, now, count };
+        for number in 0..shard.slab.len() {
+            shard.usage.charge(&shard.slab.slot(number).entry());
+            shard.buckets.arm(&mut shard.slab, number, now);
+        }
+        shard.count.fetch_add(shard.slab.len() as usize, Ordering::Relaxed);
+        shard
+    }
+
+    /// What is known of a session, whether or not it has ended: ask its deadlines.
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Entry> {
+        self.slab.find(&prefix(key)).map(|number| self.slab.slot(number).entry())
+    }
+
+    /// Puts a session in the place of what was known of it, if anything.
+    pub(crate) fn set(&mut self, key: &SessionKey, entry: Entry, now: Timestamp) {
+        self.now = self.now.max(now);
+        let prefix = prefix(key);
+        self.usage.charge(&entry);
+        let Some(number) = self.slab.find(&prefix) else {
+            let number = self.slab.push(Slot::new(prefix, &entry));
+            self.buckets.arm(&mut self.slab, number, now);
+            self.count.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let old = self.slab.slot(number).entry();
+        self.usage.release(&old);
+        self.slab.slot_mut(number).put(&entry);
+        let (was, is) = (old.deadlines.expires_at, entry.deadlines.expires_at);
+        self.note_outlived(key, prefix, was, is);
+        // A later deadline needs nothing: the slot is looked at when the old one falls due, and moved on. But one that had passed
+        // may have been put off, and one that never came is in no bucket.
+        if is < was || was <= now {
+            self.buckets.disarm(&mut self.slab, number);
+            self.buckets.arm(&mut self.slab, number, now);
+        }
+    }
+
+    /// Removes a session and gives what was known of it. Ask [`hides_until`](Self::hides_until) first.
+    pub(crate) fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
+        let number = self.slab.find(&prefix(key))?;
+        Some(self.remove_slot(number))
+    }
+
+    /// The latest deadline of any version of this session that may be on disk: how long a tombstone must hide it.
+    /// The beginning of time if it is unknown.
+    pub(crate) fn hides_until(&self, key: &SessionKey) -> Timestamp {
+        let prefix = prefix(key);
+        let Some(number) = self.slab.find(&prefix) else { return Timestamp::default() };
+        let outlived = self.outlived.get(&prefix).map_or(Timestamp::default(), |o| o.until);
+        self.slab.slot(number).expires_at().max(outlived)
+    }
+
+    /// Counts a tombstone, or the tombstone half of a rotation, as live until what it hides has ended.
+    pub(crate) fn add_tombstone(&mut self, segment: SegmentId, hides_until: Timestamp, bytes: u32) {
+        self.usage.add_tombstone(segment, hides_until, bytes, self.now);
+    }
+
+    /// Lets a session's content lie where compaction copied it, with the deadlines that the copy carries; not if it has been written anew
+    /// meanwhile. A touch that the copy carries is then no longer needed.
+    pub(crate) fn publish(
+        &mut self,
+        key: &SessionKey,
+        from: Address,
+        to: Address,
+        carried: Deadlines,
+    ) -> bool {
+        self.replace(key, |slot, entry| {
+            let touched_in = if slot.holds(&carried) { None } else { entry.touched_in };
+            (entry.address == from).then_some(Entry { address: to, rotated: false, touched_in, ..entry })
+        })
+    }
+
+    /// Lets a session's newest touch lie in the segment that compaction copied it to; not if it was touched or written again.
+    pub(crate) fn publish_touch(
+        &mut self,
+        key: &SessionKey,
+        from: SegmentId,
+        to: SegmentId,
+        carried: Deadlines,
+    ) -> bool {
+        self.replace(key, |slot, entry| {
+            let same = entry.touched_in == Some(from) && slot.holds(&carried);
+            same.then_some(Entry { touched_in: Some(to), ..entry })
+        })
+    }
+
+    /// Looks at no more than `max` sessions whose time may have come: removes those that ended, moves the others on. Also stops
+    /// counting tombstones that hide nothing any more.
+    pub(crate) fn expire(&mut self, now: Timestamp, max: usize) -> Expired {
+        self.now = self.now.max(now);
+        let mut done = Expired::default();
+        for _ in 0..max {
+            let Some(number) = self.buckets.due(now) else { break };
+            let slot = self.slab.slot(number);
+            if slot.expires_at() > now {
+                self.buckets.disarm(&mut self.slab, number);
+                self.buckets.arm(&mut self.slab, number, now);
+                continue;
+            }
+            match self.outlived.get(&slot.prefix).copied() {
+                Some(Outlived { key, until }) if until > now => {
+                    done.outlived.push((key, slot.entry(), until));
+                    self.buckets.disarm(&mut self.slab, number);
+                    self.buckets.put_off(&mut self.slab, number, now.saturating_add(TOMBSTONE_RETRY));
+                }
+                _ => {
+                    self.remove_slot(number);
+                    done.removed += 1;
+                }
+            }
+        }
+        let tombstones_done = self.usage.release_tombstones(now, max);
+        done.more = !tombstones_done || self.buckets.due(now).is_some();
+        self.slab.shrink();
+        if self.outlived.capacity() > 64 && self.outlived.len() < self.outlived.capacity() / 4 {
+            self.outlived.shrink_to_fit();
+        }
+        done
+    }
+
+    /// At most `limit` sessions below position `left` ([`u32::MAX`] to begin), and the position to go on from; 0 is the end.
+    ///
+    /// It walks downwards because the place of a session that ends is taken by the last one: a session moves only down, so one that is
+    /// there throughout is met at least once.
+    pub(crate) fn page(&self, left: u32, limit: usize) -> (Vec<Entry>, u32) {
+        let left = left.min(self.slab.len());
+        let after = left.saturating_sub(u32::try_from(limit).unwrap_or(u32::MAX));
+        ((after..left).rev().map(|number| self.slab.slot(number).entry()).collect(), after)
+    }
+
+    pub(super) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    pub(super) fn forget_segment(&mut self, segment: SegmentId) {
+        self.usage.forget(segment);
+    }
+
+    /// Everything it has allocated.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.slab.memory_bytes()
+            + self.buckets.memory_bytes()
+            + self.usage.memory_bytes()
+            + self.outlived.allocation_size()
+    }
+
+    fn note_outlived(&mut self, key: &SessionKey, prefix: Prefix, was: Timestamp, is: Timestamp) {
+        let older = self.outlived.get(&prefix).map_or(was, |o| o.until.max(was));
+        if older > is && older > self.now {
+            self.outlived.insert(prefix, Outlived { key: *key, until: older });
+        } else if !self.outlived.is_empty() {
+            self.outlived.remove(&prefix);
+        }
+    }
+
+    /// Changes what is known of a session without moving its deadline.
+    fn replace(&mut self, key: &SessionKey, change: impl FnOnce(&Slot, Entry) -> Option<Entry>) -> bool {
+        let Some(number) = self.slab.find(&prefix(key)) else { return false };
+        let slot = self.slab.slot_mut(number);
+        let old = slot.entry();
+        let Some(new) = change(slot, old) else { return false };
+        slot.put(&new);
+        self.usage.release(&old);
+        self.usage.charge(&new);
+        true
+    }
+
+    fn remove_slot(&mut self, number: u32) -> Entry {
+        let slot = *self.slab.slot(number);
+        self.buckets.disarm(&mut self.slab, number);
+        if self.slab.swap_remove(number) {
+            self.buckets.renumbered(&mut self.slab, number);
+        }
+        let entry = slot.entry();
+        self.usage.release(&entry);
+        if !self.outlived.is_empty() {
+            self.outlived.remove(&slot.prefix);
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        entry
+    }
+
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> (&Slab, &Buckets) {
+        (&self.slab, &self.buckets)
+    }
+
+    #[cfg(test)]
+    pub(super) fn outlived_count(&self) -> usize {
+        self.outlived.len()
+    }
+}

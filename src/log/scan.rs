@@ -1,0 +1,120 @@
+//! Reading a segment from front to back: which groups are valid, and what they say of the rest of the log.
+//!
+//! Decides nothing: whether an end is torn or damaged is for recovery, which sees the whole stream.
+
+use crate::clock::Timestamp;
+use crate::format::{
+    GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Invalid, Placed, Records, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+};
+use crate::id::{Position, SegmentId, Seq};
+
+/// What a scan found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scanned {
+    /// Where the last valid group ends; groups are valid from the front up to here.
+    pub(crate) end: u32,
+    /// The last valid group said that the stream goes on in another segment.
+    pub(crate) last: bool,
+    /// The latest watermark of a valid group.
+    pub(crate) watermark: Position,
+    /// The latest store time of a valid group.
+    pub(crate) time: Timestamp,
+    /// The latest number a valid group says is not used before it, and one beyond the last record.
+    pub(crate) next_seq: Seq,
+    pub(crate) records: u64,
+    /// Why what follows `end` is no valid group; `None` if nothing follows.
+    pub(crate) stopped: Option<Invalid>,
+}
+
+impl Scanned {
+    fn start() -> Self {
+        Self {
+            end: SEGMENT_HEADER_BYTES,
+            last: false,
+            watermark: Position { segment: SegmentId(0), offset: 0 },
+            time: Timestamp::default(),
+            next_seq: Seq(0),
+            records: 0,
+            stopped: None,
+        }
+    }
+}
+
+/// Walks the groups of a whole segment, `bytes` from its first byte, and shows each record of each valid group. Bodies are
+/// checked unless the caller did already.
+pub(crate) fn scan<'a>(
+    bytes: &'a [u8],
+    header: &SegmentHeader,
+    check_bodies: bool,
+    mut visit: impl FnMut(&Placed<'a>),
+) -> Scanned {
+    let mut scanned = Scanned::start();
+    while !scanned.last && (scanned.end as usize) < bytes.len() {
+        match group(bytes, header, scanned.end, check_bodies) {
+            Ok((group, records)) => {
+                let mut next = group.next_seq;
+                for placed in records.filter_map(Result::ok) {
+                    next = next.max(Seq(placed.header.deadline_seq.0 + 1));
+                    visit(&placed);
+                }
+                scanned.end += GROUP_HEADER_BYTES + group.len;
+                scanned.last = group.last;
+                scanned.watermark = scanned.watermark.max(group.watermark);
+                scanned.time = scanned.time.max(group.time);
+                scanned.next_seq = scanned.next_seq.max(next);
+                scanned.records += u64::from(group.records);
+            }
+            Err(invalid) => {
+                scanned.stopped = Some(invalid);
+                return scanned;
+            }
+        }
+    }
+    scanned
+}
+
+/// The group at `offset`, if it is valid as a whole.
+fn group<'a>(
+    bytes: &'a [u8],
+    header: &SegmentHeader,
+    offset: u32,
+    check_bodies: bool,
+) -> Result<(GroupHeader, Records<'a>), Invalid> {
+    let seed = header.seed();
+    let group = GroupHeader::decode(&bytes[offset as usize..], seed, offset)?;
+    let first = offset + GROUP_HEADER_BYTES;
+    let body = bytes.get(first as usize..).and_then(|b| b.get(..group.len as usize)).ok_or(Invalid::Short)?;
+    for record in Records::new(&group, body, seed, first, check_bodies) {
+        record?;
+    }
+    if group.records == 0 && group.len != 0 {
+        return Err(Invalid::Field);
+    }
+    Ok((group, Records::new(&group, body, seed, first, false)))
+}
+
+/// The latest watermark of any group header, at any offset from `from` on: what follows a hole may tell that the hole is damage.
+pub(crate) fn later_watermark(bytes: &[u8], header: &SegmentHeader, from: u32) -> Option<Position> {
+    let seed = header.seed();
+    let mut latest = None;
+    let mut at = from as usize;
+    while let Some(rest) = bytes.get(at..)
+        && let Some(found) = rest.windows(GROUP_MAGIC.len()).position(|window| window == GROUP_MAGIC)
+    {
+        at += found;
+        let offset = u32::try_from(at).unwrap_or(u32::MAX);
+        if let Ok(group) = GroupHeader::decode(&bytes[at..], seed, offset) {
+            latest = latest.max(Some(group.watermark));
+        }
+        at += 1;
+    }
+    latest
+}
+
+/// Where the bytes that are not zero end, from `from` on; `None` if there are none.
+pub(crate) fn end_of_bytes(bytes: &[u8], from: u32) -> Option<u32> {
+    let tail = bytes.get(from as usize..)?;
+    let last = tail.iter().rposition(|byte| *byte != 0)?;
+    u32::try_from(from as usize + last + 1).ok()
+}

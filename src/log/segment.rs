@@ -1,0 +1,195 @@
+//! One segment: its file, its map while it is warm, and how far it is written.
+//!
+//! Invariant: bytes below `written` never change again, so they are read without a lock; nothing is read above it.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use rand::TryRng as _;
+
+use crate::disk::{Disk, DiskFile, Map};
+use crate::format::{
+    Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
+};
+use crate::id::{Address, SegmentId};
+
+/// A segment of the log.
+pub(crate) struct Segment {
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+    map: Option<Map>,
+    /// Bytes that the file has room for.
+    capacity: u32,
+    /// Bytes that reached the kernel. Written by whoever holds `crc`.
+    written: AtomicU32,
+    /// Checksum of those bytes.
+    crc: Mutex<crc32fast::Hasher>,
+}
+
+impl Segment {
+    /// Makes a segment file with its header, synced; the folder is not synced yet.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        id: SegmentId,
+        kind: SegmentKind,
+        store: [u8; 16],
+        capacity: u32,
+        mapped: bool,
+    ) -> io::Result<Arc<Self>> {
+        let name = segment_name(id);
+        match disk.remove(&name) {
+            // What a crash left under a name that was never listed.
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let file = disk.create(&name, capacity.into())?;
+        let written = Self::start(&*file, id, kind, store).and_then(|(header, crc)| {
+            let map = if mapped { file.map()? } else { None };
+            Ok((header, crc, map))
+        });
+        let (header, crc, map) = written.inspect_err(|_| drop(disk.remove(&name)))?;
+        let written = AtomicU32::new(SEGMENT_HEADER_BYTES);
+        Ok(Arc::new(Self { header, file, map, capacity, written, crc: Mutex::new(crc) }))
+    }
+
+    fn start(
+        file: &dyn DiskFile,
+        id: SegmentId,
+        kind: SegmentKind,
+        store: [u8; 16],
+    ) -> io::Result<(SegmentHeader, crc32fast::Hasher)> {
+        let salt = rand::rngs::SysRng.try_next_u64().map_err(io::Error::other)?;
+        let header = SegmentHeader { kind, store, id, salt };
+        let bytes = header.encode();
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes);
+        Ok((header, crc))
+    }
+
+    /// Opens the file of a listed segment, with all that the file holds readable; `Err(Ok(_))` if it is not the one that is listed.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        listed: &Listed,
+        store: [u8; 16],
+        mapped: bool,
+    ) -> io::Result<Result<Arc<Self>, Invalid>> {
+        let file = disk.open(&segment_name(SegmentId(listed.id)))?;
+        let len = u32::try_from(file.len()?).unwrap_or(u32::MAX);
+        if len < SEGMENT_HEADER_BYTES {
+            return Ok(Err(Invalid::Short));
+        }
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        file.read_at(0, &mut bytes)?;
+        let header = match SegmentHeader::decode(&bytes) {
+            Ok(header) => header,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let expected =
+            SegmentHeader { kind: listed.kind, store, id: SegmentId(listed.id), salt: listed.salt };
+        if header != expected {
+            return Ok(Err(Invalid::Field));
+        }
+        let map = if mapped { file.map()? } else { None };
+        let crc = Mutex::new(crc32fast::Hasher::new());
+        Ok(Ok(Arc::new(Self { header, file, map, capacity: len, written: AtomicU32::new(len), crc })))
+    }
+
+    /// The same segment, to be read through the file alone.
+    pub(crate) fn unmapped(&self) -> Self {
+        Self {
+            header: self.header,
+            file: Arc::clone(&self.file),
+            map: None,
+            capacity: self.capacity,
+            written: AtomicU32::new(self.written()),
+            crc: Mutex::new(self.crc.lock().clone()),
+        }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.header.id
+    }
+
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.header.seed()
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// Bytes that reached the kernel.
+    pub(crate) fn written(&self) -> u32 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Writes behind what is written.
+    pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut crc = self.crc.lock();
+        let at = self.written();
+        self.file.write_at(at.into(), bytes)?;
+        crc.update(bytes);
+        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.written.store(at + len, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    /// Length and checksum of all that is written.
+    pub(crate) fn seal(&self) -> Seal {
+        let crc = self.crc.lock();
+        Seal { len: self.written(), crc: crc.clone().finalize() }
+    }
+
+    /// Forgets what lies above `len`, which does not count: length and checksum of the rest. For a segment that was opened, not written.
+    pub(crate) fn cut(&self, len: u32) -> io::Result<Seal> {
+        let crc = checksum(0, &self.whole(len)?);
+        self.written.store(len, Ordering::Release);
+        Ok(Seal { len, crc })
+    }
+
+    /// Gives space back that was set aside and is not used.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        self.file.truncate(self.written().into())
+    }
+
+    /// The bytes of a record that is written, if the segment is warm.
+    pub(crate) fn warm(&self, address: Address) -> Option<&[u8]> {
+        let map = self.map.as_ref()?;
+        map.bytes(address.offset as usize, address.len as usize)
+    }
+
+    /// The bytes of a record that is written, through the file: this may wait for the disk.
+    pub(crate) fn read(&self, address: Address) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; address.len as usize];
+        self.file.read_at(address.offset.into(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Everything up to `len`: this may wait for the disk, and takes as much memory if the segment is cold.
+    pub(crate) fn whole(&self, len: u32) -> io::Result<Cow<'_, [u8]>> {
+        if let Some(bytes) = self.map.as_ref().and_then(|map| map.bytes(0, len as usize)) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut bytes = vec![0; len as usize];
+        self.file.read_at(0, &mut bytes)?;
+        Ok(Cow::Owned(bytes))
+    }
+}

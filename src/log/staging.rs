@@ -1,0 +1,281 @@
+//! Where records gather until a thread writes them: the open group, the groups behind it, and who waits for which.
+//!
+//! Plain state under one mutex, held for a copy of a record and no longer. Invariants: sequence numbers are given in the order of
+//! the bytes; a record is given a number only when its place is certain, so nothing staged is ever taken back; a group is
+//! readable here until its bytes are readable through its segment.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::format::{Body, GROUP_HEADER_BYTES, GroupHeader, Kind, RecordHeader, SEGMENT_HEADER_BYTES};
+use crate::id::{Address, Position, Seq};
+use crate::options::Durability;
+
+use super::outcome::{Outcome, Refused};
+use super::segment::Segment;
+
+/// The writer is woken at this length although nobody waits for the kernel to have the bytes.
+const EAGER_BYTES: usize = 256 << 10;
+
+/// Buffered writes are synced after this long; nothing promises it, but it keeps the unsynced end short.
+const BUFFERED_SYNC: Duration = Duration::from_secs(1);
+
+/// The last part of a segment is for records that free space, while there is no other segment to go on with: one of this many parts.
+const RESERVE_PARTS: u32 = 16;
+
+/// Those who wait for a group.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    pub(crate) written: Vec<oneshot::Sender<Outcome>>,
+    pub(crate) synced: Vec<oneshot::Sender<Outcome>>,
+    /// The soonest that a member wants the group synced, counted from when it is written.
+    pub(crate) sync_within: Option<Duration>,
+}
+
+/// Records that will be written by one call.
+pub(crate) struct Group {
+    pub(crate) segment: Arc<Segment>,
+    /// Offset of its header in the segment.
+    pub(crate) base: u32,
+    /// Header, filled in when the group is taken, and records.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: u32,
+    pub(crate) waiters: Waiters,
+    /// Somebody waits for it, or it is long enough.
+    pub(crate) urgent: bool,
+    /// It ends its segment.
+    last: bool,
+    /// Number of its first record.
+    next_seq: Seq,
+}
+
+impl Group {
+    fn new(segment: Arc<Segment>, base: u32, next_seq: Seq, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        bytes.resize(GROUP_HEADER_BYTES as usize, 0);
+        let waiters = Waiters::default();
+        Self { segment, base, bytes, records: 0, waiters, urgent: false, last: false, next_seq }
+    }
+
+    pub(crate) fn end(&self) -> u32 {
+        // A group lies within a segment, whose offsets fit.
+        self.base + u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn end_position(&self) -> Position {
+        Position { segment: self.segment.id(), offset: self.end() }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.records > 0 || self.urgent || self.last
+    }
+
+    fn record(&self, address: Address) -> Option<Vec<u8>> {
+        if self.segment.id() != address.segment || address.offset < self.base {
+            return None;
+        }
+        let at = (address.offset - self.base) as usize;
+        Some(self.bytes.get(at..at + address.len as usize)?.to_vec())
+    }
+
+    /// Fills in the header.
+    pub(crate) fn close(&mut self, watermark: Position, time: Timestamp) {
+        let header = GroupHeader {
+            last: self.last,
+            len: self.end() - self.base - GROUP_HEADER_BYTES,
+            records: self.records,
+            watermark,
+            next_seq: self.next_seq,
+            time,
+        };
+        let bytes = header.encode(self.segment.seed(), self.base);
+        self.bytes[..GROUP_HEADER_BYTES as usize].copy_from_slice(&bytes);
+    }
+}
+
+/// Whether records are taken.
+pub(crate) enum State {
+    Open,
+    Closed,
+    Poisoned(Arc<str>),
+}
+
+/// A record that was staged.
+pub(crate) struct Staged {
+    pub(crate) seq: Seq,
+    pub(crate) address: Address,
+    /// Gets the outcome, where one was asked for.
+    pub(crate) outcome: Option<oneshot::Receiver<Outcome>>,
+}
+
+pub(crate) struct Staging {
+    pub(crate) state: State,
+    next_seq: Seq,
+    /// Takes records.
+    pub(crate) open: Group,
+    /// Take none any more: they end segments.
+    pub(crate) ended: VecDeque<Group>,
+    /// Being written.
+    pub(crate) in_flight: Option<Arc<Group>>,
+    /// The next segment, listed and empty.
+    pub(crate) spare: Option<Arc<Segment>>,
+    /// Why there is none, if it could not be made; writes that need it are refused instead of waiting.
+    pub(crate) no_spare: Option<Arc<std::io::Error>>,
+    /// Segments that the stream has left, to be sealed.
+    pub(crate) left: Vec<Arc<Segment>>,
+    /// Where the last group with records ends that was taken for writing.
+    pub(crate) data_end: Position,
+    /// The watermark of the last group that was taken.
+    pub(crate) watermark: Position,
+    /// A buffer for the next group.
+    pub(crate) free_buffer: Vec<u8>,
+    pub(crate) records: u64,
+    pub(crate) record_bytes: u64,
+}
+
+impl Staging {
+    pub(crate) fn new(active: Arc<Segment>, next_seq: Seq) -> Self {
+        let start = Position { segment: active.id(), offset: active.written() };
+        Self {
+            state: State::Open,
+            next_seq,
+            open: Group::new(active, start.offset, next_seq, Vec::new()),
+            ended: VecDeque::new(),
+            in_flight: None,
+            spare: None,
+            no_spare: None,
+            left: Vec::new(),
+            data_end: start,
+            watermark: start,
+            free_buffer: Vec::new(),
+            records: 0,
+            record_bytes: 0,
+        }
+    }
+
+    /// The number of the last record that was staged, or a lower bound for the next if there was none.
+    pub(crate) fn last_seq(&self) -> Seq {
+        Seq(self.next_seq.0 - 1)
+    }
+
+    /// Whether there is anything for the writer to write.
+    pub(crate) fn has_work(&self) -> bool {
+        matches!(self.state, State::Open | State::Closed) && (!self.ended.is_empty() || self.open.is_wanted())
+    }
+
+    pub(crate) fn is_urgent(&self) -> bool {
+        !self.ended.is_empty() || self.open.urgent || !matches!(self.state, State::Open)
+    }
+
+    /// Gives the record its numbers and its place.
+    pub(crate) fn push(
+        &mut self,
+        header: &mut RecordHeader,
+        body: &Body<'_>,
+        durability: Durability,
+    ) -> Result<Staged, Refused> {
+        match &self.state {
+            State::Open => {}
+            State::Closed => return Err(Refused::Closed),
+            State::Poisoned(cause) => return Err(Refused::Poisoned(Arc::clone(cause))),
+        }
+        if !self.fits(header) {
+            self.turn()?;
+        }
+        let seq = self.next_seq;
+        (header.seq, header.deadline_seq) = (seq, seq);
+        let address = Address { segment: self.open.segment.id(), offset: self.open.end(), len: header.len() };
+        let group = &mut self.open;
+        group.bytes.extend_from_slice(&header.encode(group.segment.seed(), address.offset));
+        body.append_to(&mut group.bytes);
+        group.records += 1;
+        group.urgent |= durability != Durability::Buffered || group.bytes.len() >= EAGER_BYTES;
+        let outcome = group.waiters.add(durability);
+        self.next_seq = Seq(seq.0 + 1);
+        self.records += 1;
+        self.record_bytes += u64::from(address.len);
+        Ok(Staged { seq, address, outcome })
+    }
+
+    /// Whether the record goes into the active segment, with room behind it for the group that ends the segment.
+    fn fits(&self, header: &RecordHeader) -> bool {
+        let capacity = self.open.segment.capacity();
+        let frees = matches!(header.kind, Kind::Delete | Kind::Rotate | Kind::Revoke);
+        let reserve = if frees || self.spare.is_some() { 0 } else { capacity / RESERVE_PARTS };
+        let end = u64::from(self.open.end()) + u64::from(header.len());
+        end + u64::from(GROUP_HEADER_BYTES) + u64::from(reserve) <= u64::from(capacity)
+    }
+
+    /// Goes on in the spare segment.
+    fn turn(&mut self) -> Result<(), Refused> {
+        let Some(spare) = self.spare.take() else {
+            return Err(self.no_spare.clone().map_or(Refused::Wait, Refused::NoSegment));
+        };
+        let buffer = std::mem::take(&mut self.free_buffer);
+        let next = Group::new(spare, SEGMENT_HEADER_BYTES, self.next_seq, buffer);
+        let mut ended = std::mem::replace(&mut self.open, next);
+        ended.last = true;
+        self.left.push(Arc::clone(&ended.segment));
+        self.ended.push_back(ended);
+        Ok(())
+    }
+
+    /// The next group to write, if any is wanted.
+    pub(crate) fn take(&mut self) -> Option<Group> {
+        if !self.has_work() {
+            return None;
+        }
+        let group = match self.ended.pop_front() {
+            Some(group) => group,
+            None => {
+                let (segment, end) = (Arc::clone(&self.open.segment), self.open.end());
+                let buffer = std::mem::take(&mut self.free_buffer);
+                std::mem::replace(&mut self.open, Group::new(segment, end, self.next_seq, buffer))
+            }
+        };
+        if group.records > 0 {
+            self.data_end = group.end_position();
+        }
+        Some(group)
+    }
+
+    /// A record that may not be readable through its segment yet.
+    pub(crate) fn find(&self, address: Address) -> Option<Vec<u8>> {
+        let groups = self.in_flight.as_deref().into_iter().chain(&self.ended).chain([&self.open]);
+        groups.into_iter().find_map(|group| group.record(address))
+    }
+
+    /// Everybody who waits for a group that was not taken yet.
+    pub(crate) fn drain_waiters(&mut self) -> Vec<oneshot::Sender<Outcome>> {
+        let groups = self.ended.iter_mut().chain([&mut self.open]);
+        groups.flat_map(|g| g.waiters.written.drain(..).chain(g.waiters.synced.drain(..))).collect()
+    }
+}
+
+impl Waiters {
+    fn add(&mut self, durability: Durability) -> Option<oneshot::Receiver<Outcome>> {
+        let (queue, within) = match durability {
+            Durability::Sync => (Some(&mut self.synced), None),
+            Durability::Interval(within) => (Some(&mut self.written), Some(within)),
+            Durability::Buffered => (None, Some(BUFFERED_SYNC)),
+        };
+        self.sync_within = sooner(self.sync_within, within);
+        queue.map(|queue| {
+            let (tell, outcome) = oneshot::channel();
+            queue.push(tell);
+            outcome
+        })
+    }
+}
+
+/// The sooner of two delays, either of which may not be set.
+pub(crate) fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

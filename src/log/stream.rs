@@ -1,0 +1,404 @@
+//! The stream: records are staged by any thread, written by one, synced by another. The head of [`log`](super) has the argument.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::clock::StoreClock;
+use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
+use crate::id::{Address, Position, SegmentId, Seq};
+use crate::options::Durability;
+use crate::sync::Signal;
+
+use super::outcome::{Outcome, Refused};
+use super::segment::Segment;
+use super::staging::{Group, Staged, Staging, State, Waiters, sooner};
+
+/// How long records that nobody waits for may gather before they are written.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Room for the bytes of one record in memory, until they are written.
+pub(crate) struct Room<'a>(Option<tokio::sync::SemaphorePermit<'a>>);
+
+impl Room<'_> {
+    fn use_up(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.forget();
+        }
+    }
+}
+
+/// What is written and not yet synced.
+#[derive(Default)]
+struct Unsynced {
+    segments: Vec<Arc<Segment>>,
+    upto: Option<Position>,
+    waiters: Vec<oneshot::Sender<Outcome>>,
+    within: Option<Duration>,
+}
+
+/// The stream of groups that is being written.
+pub(crate) struct Log {
+    clock: Arc<StoreClock>,
+    staging: Mutex<Staging>,
+    /// Wakes the writer; with `staging`.
+    work: Condvar,
+    /// Held by whoever writes a group: one after another.
+    writing: Mutex<()>,
+    unsynced: Mutex<Unsynced>,
+    /// Wakes the syncer; with `unsynced`.
+    sync_work: Condvar,
+    /// Held by whoever syncs.
+    syncing: Mutex<()>,
+    /// The position up to which everything is synced: segment in the high half, offset in the low.
+    durable: AtomicU64,
+    /// Bytes that may still be staged before some are written.
+    room: Semaphore,
+    /// Tells those who wait for the next segment.
+    space: Notify,
+    /// Tells the keeper that the stream went on to another segment.
+    pub(crate) turned: Signal,
+    stopping: AtomicBool,
+    pub(crate) groups: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Log {
+    /// The stream goes on in `active`, which is empty and listed.
+    pub(crate) fn new(clock: Arc<StoreClock>, active: Arc<Segment>, next_seq: Seq, room_bytes: u32) -> Self {
+        let start = Position { segment: active.id(), offset: active.written() };
+        Self {
+            clock,
+            staging: Mutex::new(Staging::new(active, next_seq)),
+            work: Condvar::new(),
+            writing: Mutex::new(()),
+            unsynced: Mutex::default(),
+            sync_work: Condvar::new(),
+            syncing: Mutex::new(()),
+            durable: AtomicU64::new(pack(start)),
+            room: Semaphore::new(room_bytes as usize),
+            space: Notify::new(),
+            turned: Signal::default(),
+            stopping: AtomicBool::new(false),
+            groups: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits until `bytes` more may be staged; they are given back when they are written, or when the permit is dropped.
+    pub(crate) async fn room(&self, bytes: u32) -> Result<Room<'_>, Refused> {
+        self.room.acquire_many(bytes).await.map(|permit| Room(Some(permit))).map_err(|_| self.refusal())
+    }
+
+    /// The same without waiting.
+    pub(crate) fn room_now(&self, bytes: u32) -> Option<Room<'_>> {
+        self.room.try_acquire_many(bytes).ok().map(|permit| Room(Some(permit)))
+    }
+
+    /// Ready when a segment has come since it was made; make it before trying.
+    pub(crate) fn space(&self) -> tokio::sync::futures::Notified<'_> {
+        self.space.notified()
+    }
+
+    /// Stages a record that `room` was got for, and uses the room up; a refused one leaves it for another try.
+    pub(crate) fn stage(
+        &self,
+        header: &mut RecordHeader,
+        body: &Body<'_>,
+        durability: Durability,
+        room: &mut Room<'_>,
+    ) -> Result<Staged, Refused> {
+        let mut staging = self.staging.lock();
+        let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
+        let staged = staging.push(header, body, durability)?;
+        room.use_up();
+        let wake = was_empty || (!was_urgent && staging.is_urgent());
+        let turned = staging.left.len() > left;
+        drop(staging);
+        if wake {
+            self.work.notify_one();
+        }
+        if turned {
+            self.turned.raise();
+        }
+        Ok(staged)
+    }
+
+    /// The number of the last record that was staged.
+    pub(crate) fn last_seq(&self) -> Seq {
+        self.staging.lock().last_seq()
+    }
+
+    /// A record that is staged and perhaps not written.
+    pub(crate) fn find(&self, address: Address) -> Option<Vec<u8>> {
+        self.staging.lock().find(address)
+    }
+
+    /// Records staged so far, and their bytes.
+    pub(crate) fn staged(&self) -> (u64, u64) {
+        let staging = self.staging.lock();
+        (staging.records, staging.record_bytes)
+    }
+
+    /// The segment that takes groups.
+    pub(crate) fn active(&self) -> Arc<Segment> {
+        Arc::clone(&self.staging.lock().open.segment)
+    }
+
+    /// Everything before this is on the device.
+    pub(crate) fn durable(&self) -> Position {
+        unpack(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Writes one group, if there is any; says whether there was.
+    pub(crate) fn write_next(&self) -> bool {
+        let _turn = self.writing.lock();
+        let Some((group, mut waiters)) = self.take() else { return false };
+        let done = group.segment.append(&group.bytes);
+        if let Err(e) = done {
+            self.poison(&format!("writing segment {} failed: {e}", group.segment.id()), waiters.written);
+            self.fail(waiters.synced);
+            return false;
+        }
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        let bytes = group.bytes.len();
+        self.written(&group, std::mem::take(&mut waiters.synced), waiters.sync_within);
+        let mut staging = self.staging.lock();
+        staging.in_flight = None;
+        if let Some(group) = Arc::into_inner(group) {
+            staging.free_buffer = group.bytes;
+        }
+        drop(staging);
+        let records = bytes - GROUP_HEADER_BYTES as usize;
+        self.room.add_permits(records);
+        for waiter in waiters.written {
+            // Who does not wait any more needs no answer.
+            let _ = waiter.send(Ok(()));
+        }
+        true
+    }
+
+    /// Takes the next group, closed, and leaves it readable.
+    fn take(&self) -> Option<(Arc<Group>, Waiters)> {
+        let mut staging = self.staging.lock();
+        let mut group = staging.take()?;
+        // Read after the group was taken: the watermark may be behind, never ahead.
+        let watermark = self.durable();
+        group.close(watermark, self.clock.now());
+        staging.watermark = watermark;
+        let waiters = std::mem::take(&mut group.waiters);
+        let group = Arc::new(group);
+        staging.in_flight = Some(Arc::clone(&group));
+        Some((group, waiters))
+    }
+
+    fn written(&self, group: &Group, synced: Vec<oneshot::Sender<Outcome>>, within: Option<Duration>) {
+        let mut unsynced = self.unsynced.lock();
+        if unsynced.segments.last().is_none_or(|last| last.id() != group.segment.id()) {
+            unsynced.segments.push(Arc::clone(&group.segment));
+        }
+        unsynced.upto = Some(group.end_position());
+        unsynced.waiters.extend(synced);
+        unsynced.within = sooner(unsynced.within, within);
+        drop(unsynced);
+        self.sync_work.notify_one();
+    }
+
+    /// Syncs all that is written, if there is anything; says whether there was.
+    pub(crate) fn sync_next(&self) -> bool {
+        let _turn = self.syncing.lock();
+        let unsynced = std::mem::take(&mut *self.unsynced.lock());
+        let Some(upto) = unsynced.upto else { return false };
+        for segment in &unsynced.segments {
+            if let Err(e) = segment.sync() {
+                self.poison(&format!("syncing segment {} failed: {e}", segment.id()), unsynced.waiters);
+                return false;
+            }
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        self.durable.store(pack(upto), Ordering::Release);
+        for waiter in unsynced.waiters {
+            let _ = waiter.send(Ok(()));
+        }
+        true
+    }
+
+    /// Asks for a group without records, if the last one does not say that all records before it are durable, or if
+    /// `time` is wanted on disk; says whether it asked.
+    pub(crate) fn mark(&self, time: bool) -> bool {
+        let durable = self.durable();
+        let mut staging = self.staging.lock();
+        let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
+        let idle = staging.ended.is_empty() && staging.open.records == 0 && staging.in_flight.is_none();
+        let room = u64::from(staging.open.end()) + 2 * u64::from(GROUP_HEADER_BYTES);
+        let fits = room <= u64::from(staging.open.segment.capacity());
+        let asked = idle && fits && (behind || time) && matches!(staging.state, State::Open);
+        staging.open.urgent |= asked;
+        drop(staging);
+        if asked {
+            self.work.notify_one();
+        }
+        asked
+    }
+
+    /// A waiter for everything staged so far to be durable.
+    pub(crate) fn barrier(&self) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        let (tell, outcome) = oneshot::channel();
+        let mut staging = self.staging.lock();
+        if !matches!(staging.state, State::Open) {
+            drop(staging);
+            return Err(self.refusal());
+        }
+        staging.open.waiters.synced.push(tell);
+        staging.open.urgent = true;
+        drop(staging);
+        self.work.notify_one();
+        Ok(outcome)
+    }
+
+    /// Gives the stream the segment to go on with: listed, empty, durable.
+    pub(crate) fn give_spare(&self, spare: Arc<Segment>) {
+        let mut staging = self.staging.lock();
+        staging.spare = Some(spare);
+        staging.no_spare = None;
+        drop(staging);
+        self.space.notify_waiters();
+    }
+
+    /// There cannot be a spare now: who needs one is refused until there is.
+    pub(crate) fn no_spare(&self, why: std::io::Error) {
+        self.staging.lock().no_spare = Some(Arc::new(why));
+        self.space.notify_waiters();
+    }
+
+    pub(crate) fn needs_spare(&self) -> bool {
+        let staging = self.staging.lock();
+        staging.spare.is_none() && matches!(staging.state, State::Open)
+    }
+
+    pub(crate) fn take_spare(&self) -> Option<Arc<Segment>> {
+        self.staging.lock().spare.take()
+    }
+
+    /// Segments the stream has left whose every byte is durable: they can be sealed. They are given once.
+    pub(crate) fn take_left(&self) -> Vec<Arc<Segment>> {
+        let durable = self.durable();
+        let mut staging = self.staging.lock();
+        let (done, waiting) =
+            std::mem::take(&mut staging.left).into_iter().partition(|s| s.id() < durable.segment);
+        staging.left = waiting;
+        done
+    }
+
+    /// Takes no more records; what is staged is still written by [`write_next`](Self::write_next).
+    pub(crate) fn close(&self) {
+        let mut staging = self.staging.lock();
+        if matches!(staging.state, State::Open) {
+            staging.state = State::Closed;
+        }
+        drop(staging);
+        self.room.close();
+        self.space.notify_waiters();
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<Arc<str>> {
+        match &self.staging.lock().state {
+            State::Poisoned(cause) => Some(Arc::clone(cause)),
+            _ => None,
+        }
+    }
+
+    /// Refuses writes from now on.
+    pub(crate) fn poison(&self, cause: &str, told: Vec<oneshot::Sender<Outcome>>) {
+        tracing::error!(cause, "the store takes no more writes");
+        let mut staging = self.staging.lock();
+        if !matches!(staging.state, State::Poisoned(_)) {
+            staging.state = State::Poisoned(cause.into());
+        }
+        let mut waiters = staging.drain_waiters();
+        drop(staging);
+        waiters.extend(told);
+        waiters.append(&mut self.unsynced.lock().waiters);
+        self.room.close();
+        self.space.notify_waiters();
+        self.fail(waiters);
+    }
+
+    fn fail(&self, waiters: Vec<oneshot::Sender<Outcome>>) {
+        let cause = self.poisoned().unwrap_or_else(|| "the store ended".into());
+        for waiter in waiters {
+            let _ = waiter.send(Err(Arc::clone(&cause)));
+        }
+    }
+
+    fn refusal(&self) -> Refused {
+        self.poisoned().map_or(Refused::Closed, Refused::Poisoned)
+    }
+
+    /// The writer thread's life: ends when told to stop.
+    pub(crate) fn run_writer(&self) {
+        let mut gathered = false;
+        loop {
+            let mut staging = self.staging.lock();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            if !staging.has_work() {
+                self.work.wait(&mut staging);
+                gathered = false;
+            } else if !staging.is_urgent() && !gathered {
+                gathered = self.work.wait_for(&mut staging, GATHER).timed_out();
+            } else {
+                drop(staging);
+                self.write_next();
+                gathered = false;
+            }
+        }
+    }
+
+    /// The syncer thread's life: it syncs when a member of a group waits for it, or when the soonest interval is over.
+    pub(crate) fn run_syncer(&self) {
+        let mut due = false;
+        loop {
+            let mut unsynced = self.unsynced.lock();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            if unsynced.upto.is_none() {
+                self.sync_work.wait(&mut unsynced);
+            } else if let Some(within) = unsynced.within.filter(|_| unsynced.waiters.is_empty() && !due) {
+                due = self.sync_work.wait_for(&mut unsynced, within).timed_out();
+            } else {
+                drop(unsynced);
+                self.sync_next();
+                due = false;
+            }
+        }
+    }
+
+    /// Ends both threads' lives.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let staging = self.staging.lock();
+        self.work.notify_all();
+        drop(staging);
+        let unsynced = self.unsynced.lock();
+        self.sync_work.notify_all();
+        drop(unsynced);
+    }
+}
+
+fn pack(position: Position) -> u64 {
+    u64::from(position.segment.0) << 32 | u64::from(position.offset)
+}
+
+fn unpack(packed: u64) -> Position {
+    let [segment, offset] = [packed >> 32, packed & u64::from(u32::MAX)];
+    Position {
+        segment: SegmentId(u32::try_from(segment).unwrap_or(0)),
+        offset: u32::try_from(offset).unwrap_or(0),
+    }
+}

@@ -83,7 +83,10 @@ impl Engine {
     fn run_compactor(&self) {
         while !self.stopping.load(Ordering::Acquire) {
             self.compactor.wait(COMPACTION_ROUND);
-            while !self.stopping.load(Ordering::Acquire) && self.compact() {}
+            let mut more = true;
+            while more && !self.stopping.load(Ordering::Acquire) {
+                more = self.compact();
+            }
         }
     }
 
@@ -195,16 +198,16 @@ impl Engine {
         let Some(lock) = self.lock.lock().take() else { return };
         while self.log.write_next() {}
         self.log.sync_next();
-        let end = match self.log.poisoned() {
-            Some(cause) => Err(Error::DurabilityUnknown { cause }),
-            None => self.seal_all(),
-        };
+        let end = self.log.poisoned().map_or(Ok(()), |cause| Err(Error::DurabilityUnknown { cause }));
+        if end.is_ok() {
+            self.seal_all();
+        }
         drop(lock);
         self.ended.send_replace(Some(end));
     }
 
     /// Lists everything as sealed: the next open has nothing to write again.
-    fn seal_all(&self) -> Result<(), Error> {
+    fn seal_all(&self) {
         let spare = self.log.take_spare();
         let active = self.log.active();
         let mut left = std::mem::take(&mut *self.to_seal.lock());
@@ -225,7 +228,7 @@ impl Engine {
         if let Err(failed) = changed {
             // Everything is synced; the next open reads the segment as the stream's end.
             self.catalog_failed(failed);
-            return Ok(());
+            return;
         }
         for id in unused {
             if let Err(e) = self.disk.remove(&segment_name(id)) {
@@ -235,7 +238,6 @@ impl Engine {
         if !empty && let Err(e) = active.trim() {
             tracing::debug!(error = %e, "the unused end of the last segment stays until the next open");
         }
-        Ok(())
     }
 }
 

@@ -131,7 +131,7 @@ impl Engine {
     fn catalog_failed(&self, failed: catalog::Unchanged) {
         match failed {
             catalog::Unchanged::Kept(e) => {
-                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again")
+                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again");
             }
             catalog::Unchanged::Unknown(e) => {
                 self.log.poison(&format!("replacing the manifest failed: {e}"), Vec::new());

@@ -193,7 +193,7 @@ impl Recovered {
             let id = tail.segment.id();
             let read = OpenError::io(format!("read {}", segment_name(id)));
             scan(&tail.bytes[..len as usize], tail.segment.header(), false, |placed| {
-                self.fold(placed, id, None)
+                self.fold(placed, id, None);
             });
             let seal = tail.segment.cut(len).map_err(read)?;
             self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn many_segments_that_are_nearly_half_dead_are_compacted_too() {
-        let many = [(1_000, 600); 10];
+        let many = [(1_000, 560); 10];
         assert!(!chosen(&many).is_empty());
     }
 

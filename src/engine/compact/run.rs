@@ -21,7 +21,6 @@
 //!
 //! A tombstone and what it hides can both be dropped in one run: neither is listed any more, whichever file survives.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,6 +58,9 @@ enum What {
     Tombstone,
     Other,
 }
+
+/// Where every survivor went, and the segments that took them, synced.
+type Copied = (Vec<Moved>, Vec<Arc<Segment>>);
 
 /// Where a survivor went.
 struct Moved {
@@ -123,12 +125,14 @@ impl Engine {
         for copy in &copies {
             self.table.put(copy);
         }
-        moved.iter().for_each(|moved| self.publish(moved));
+        for moved in &moved {
+            self.publish(moved);
+        }
         Ok(self.retire(victims, &copies))
     }
 
     /// What is alive of a segment; `None` if it is damaged, and then it stays as it is.
-    fn survivors<'a>(&self, segment: &Segment, bytes: &'a Cow<'_, [u8]>) -> Option<Vec<Survivor<'a>>> {
+    fn survivors<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Option<Vec<Survivor<'a>>> {
         let mut survivors = Vec::new();
         let now = self.clock.now();
         let scanned = scan(bytes, segment.header(), true, |placed| {
@@ -188,7 +192,7 @@ impl Engine {
     }
 
     /// Writes the copies, slowly enough to leave the disk to others; `None` if the store is to end.
-    fn copy(&self, survivors: Vec<Survivor<'_>>) -> io::Result<Option<(Vec<Moved>, Vec<Arc<Segment>>)>> {
+    fn copy(&self, survivors: Vec<Survivor<'_>>) -> io::Result<Option<Copied>> {
         let now = self.clock.now();
         let mut classes: [Vec<Survivor<'_>>; CLASSES.len() + 1] = Default::default();
         for survivor in survivors {
@@ -257,7 +261,7 @@ impl Engine {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }
             What::Tombstone => {
-                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES)
+                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES);
             }
             What::Other => {}
         }

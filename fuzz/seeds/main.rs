@@ -60,6 +60,8 @@ fn operations() -> Vec<Vec<u8>> {
         [3, 1, 5, 5],
         [14, 0, 0, 0],
     ];
+    // Rotated, shortened, expired: nothing of it may come back after power loss.
+    let shortened = [[2, 4, 176, 254], [11, 4, 0, 2], [9, 4, 63, 0], [15, 0, 0, 20], [16, 4, 255, 239]];
     let each = [0, 1, 2, 3].map(|kind| {
         let made = (0..8).map(|n| [2, n, 40 + 4 * n + kind, n]);
         let moved = (0..8)
@@ -67,7 +69,7 @@ fn operations() -> Vec<Vec<u8>> {
         made.chain(moved).flatten().collect()
     });
     let churn = (0..240).flat_map(|n| [2 + u8::from(n % 3 == 0), n, 255, n]).collect();
-    [life.concat(), churn].into_iter().chain(each).collect()
+    [life.concat(), shortened.concat(), churn].into_iter().chain(each).collect()
 }
 
 fn write<'a>(target: &str, inputs: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {

@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An instant in store time: milliseconds since 1970-01-01 UTC.
 ///
 /// ```
 /// use cloakroom::Timestamp;
-/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+/// use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 ///
 /// let t = Timestamp::from_millis(1_500);
 /// assert_eq!(t.as_millis(), 1_500);
@@ -215,5 +215,36 @@ impl StoreClock {
         let passed = self.source.uptime().saturating_sub(self.uptime_at_start);
         let ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(self.start.as_millis().saturating_add(ms))
+    }
+}
+
+/// An instant of real time to wait for. Waiting is for devices and threads, so a store's clock has no say in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits are measured in real time, whatever a store's clock shows"
+    )]
+    pub(crate) fn after(delay: Duration) -> Self {
+        Self(Instant::now() + delay)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits are measured in real time, whatever a store's clock shows"
+    )]
+    pub(crate) fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// Waits for a notification, until then at the latest.
+    pub(crate) fn wait<T>(
+        self,
+        condition: &parking_lot::Condvar,
+        guard: &mut parking_lot::MutexGuard<'_, T>,
+    ) {
+        condition.wait_until(guard, self.0);
     }
 }

@@ -14,6 +14,10 @@ pub(super) struct Usage {
     pub(super) live: u64,
 }
 
+/// What a segment must at least hold in dead bytes to be copied: more than the headers that a copy needs itself, so that every copy
+/// is smaller and none is copied for ever.
+const DEAD_BYTES_MIN: u64 = 1 << 10;
+
 /// Segments of less than one of this many parts of a full one are small.
 const SMALL_PARTS: u64 = 8;
 
@@ -32,7 +36,8 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64) -> Vec<SegmentId> {
     if !empty.is_empty() {
         return empty;
     }
-    let half_dead: Vec<_> = all.iter().filter(|s| s.dead() * 2 >= s.bytes).copied().collect();
+    let half_dead: Vec<_> =
+        all.iter().filter(|s| s.dead() * 2 >= s.bytes && s.dead() >= DEAD_BYTES_MIN).copied().collect();
     if !half_dead.is_empty() {
         return worst_first(half_dead, segment_bytes);
     }
@@ -64,7 +69,7 @@ fn worst_first(mut segments: Vec<Usage>, segment_bytes: u64) -> Vec<SegmentId> {
 mod tests {
     use super::*;
 
-    const FULL: u64 = 1_000;
+    const FULL: u64 = 100_000;
 
     fn segments(numbers: &[(u64, u64)]) -> Vec<Usage> {
         let usage = |(at, (bytes, live)): (usize, &(u64, u64))| Usage {
@@ -81,28 +86,36 @@ mod tests {
 
     #[test]
     fn nothing_is_done_while_most_is_alive() {
-        assert_eq!(chosen(&[(1_000, 900), (1_000, 501)]), [] as [u32; 0]);
+        assert_eq!(chosen(&[(100_000, 90_000), (100_000, 50_100)]), [] as [u32; 0]);
     }
 
     #[test]
     fn dead_segments_go_before_anything_is_copied() {
-        assert_eq!(chosen(&[(1_000, 100), (1_000, 0), (500, 0)]), [1, 2]);
+        assert_eq!(chosen(&[(100_000, 10_000), (100_000, 0), (50_000, 0)]), [1, 2]);
     }
 
     #[test]
     fn half_dead_segments_go_worst_first_up_to_one_full_segment() {
-        assert_eq!(chosen(&[(1_000, 500), (1_000, 900), (1_000, 400), (1_000, 300)]), [3, 2]);
+        assert_eq!(
+            chosen(&[(100_000, 50_000), (100_000, 90_000), (100_000, 40_000), (100_000, 30_000)]),
+            [3, 2]
+        );
     }
 
     #[test]
     fn many_segments_that_are_nearly_half_dead_are_compacted_too() {
-        let many = [(1_000, 560); 10];
+        let many = [(100_000, 56_000); 10];
         assert!(!chosen(&many).is_empty());
     }
 
     #[test]
     fn many_small_segments_are_merged() {
-        assert_eq!(chosen(&[(100, 90); 7]), [] as [u32; 0]);
-        assert_eq!(chosen(&[(100, 90); 8]).len(), 8);
+        assert_eq!(chosen(&[(10_000, 9_000); 7]), [] as [u32; 0]);
+        assert_eq!(chosen(&[(10_000, 9_000); 8]).len(), 8);
+    }
+
+    #[test]
+    fn segment_that_is_all_headers_but_a_little_is_left_alone() {
+        assert_eq!(chosen(&[(208, 96)]), [] as [u32; 0]);
     }
 }

@@ -13,11 +13,13 @@
 //!
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
-//! 1. Copies are written and synced under names that no manifest lists: orphans after a crash.
-//! 2. The folder is synced; the slots are pointed at the copies, each only if it still points at the original (a fresh write wins).
-//! 3. One new manifest lists the copies and not the originals. Before it is durable the originals count, and every record staged
-//!    meanwhile is in the stream; after it the copies do. Both give the same sessions.
+//! 1. Copies are written and synced under names that no manifest lists, and the folder is synced: orphans after a crash.
+//! 2. One new manifest lists the copies and not the originals. Before it is durable the originals count, after it the copies do; every
+//!    record staged meanwhile is in the stream. Both give the same sessions.
+//! 3. The slots are pointed at the copies, each only if it still points at the original: a fresh write wins. This is memory alone.
 //! 4. The originals are unlinked. An unlink that power loss undoes leaves a file that no manifest lists.
+//!
+//! A run that fails before step 2 removes its copies, so that a full disk is not filled further, and has changed nothing.
 //!
 //! A tombstone and what it hides can both be dropped in one run: neither is listed any more, whichever file survives.
 
@@ -104,31 +106,51 @@ impl Engine {
         all.into_iter().filter(|usage| !damaged.contains(&usage.id)).collect()
     }
 
+    /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
     fn compact_these(&self, victims: &[SegmentId]) -> io::Result<bool> {
+        let mut made = Vec::new();
+        let listed = self.copy_and_list(victims, &mut made);
+        if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
+            return listed;
+        }
+        self.table.remove(&made);
+        for id in made {
+            if let Err(e) = self.disk.remove(&segment_name(id)) {
+                tracing::debug!(error = %e, segment = %id, "an unfinished copy stays until the next open");
+            }
+        }
+        listed
+    }
+
+    /// Does everything but clean up; the segments it makes are added to `made`.
+    fn copy_and_list(&self, victims: &[SegmentId], made: &mut Vec<SegmentId>) -> io::Result<bool> {
         let list = Arc::clone(&self.table.load());
-        let segments: Vec<_> = victims.iter().filter_map(|id| find(&list, *id)).collect();
+        let segments: Option<Vec<_>> = victims.iter().map(|id| find(&list, *id)).collect();
+        let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
         let read = segments.iter().map(|s| s.whole(s.written())).collect::<io::Result<Vec<_>>>()?;
         let mut survivors = Vec::new();
         for (segment, bytes) in segments.iter().zip(&read) {
-            let found = self.survivors(segment, bytes);
-            let Some(found) = found else {
+            let Some(found) = self.survivors(segment, bytes) else {
                 self.damaged.lock().push(segment.id());
-                return Ok(true);
+                return Ok(false);
             };
             survivors.extend(found);
         }
-        let Some((moved, copies)) = self.copy(survivors)? else { return Ok(false) };
-        drop(read);
+        let Some((moved, copies)) = self.copy(survivors, made)? else { return Ok(false) };
         if !copies.is_empty() {
             self.disk.sync_folder()?;
         }
         for copy in &copies {
             self.table.put(copy);
         }
+        if !self.list_copies(victims, &copies) {
+            return Ok(false);
+        }
         for moved in &moved {
             self.publish(moved);
         }
-        Ok(self.retire(victims, &copies))
+        self.unlink(victims);
+        Ok(true)
     }
 
     /// What is alive of a segment; `None` if it is damaged, and then it stays as it is.
@@ -192,7 +214,7 @@ impl Engine {
     }
 
     /// Writes the copies, slowly enough to leave the disk to others; `None` if the store is to end.
-    fn copy(&self, survivors: Vec<Survivor<'_>>) -> io::Result<Option<Copied>> {
+    fn copy(&self, survivors: Vec<Survivor<'_>>, made: &mut Vec<SegmentId>) -> io::Result<Option<Copied>> {
         let now = self.clock.now();
         let mut classes: [Vec<Survivor<'_>>; CLASSES.len() + 1] = Default::default();
         for survivor in survivors {
@@ -211,7 +233,7 @@ impl Engine {
                     if let Some(full) = writer.take() {
                         copies.push(full.finish()?);
                     }
-                    writer = Some(self.new_copy(left)?);
+                    writer = Some(self.new_copy(left, made)?);
                 }
                 let Some(writer) = writer.as_mut() else { continue };
                 let (to, written) = writer.push(&header, &body)?;
@@ -233,10 +255,11 @@ impl Engine {
         Ok(Some((moved, copies)))
     }
 
-    fn new_copy(&self, bytes: u64) -> io::Result<CopyWriter> {
+    fn new_copy(&self, bytes: u64, made: &mut Vec<SegmentId>) -> io::Result<CopyWriter> {
         let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(self.options.segment_bytes);
         let mapped = self.options.read_mode == ReadMode::Mapped;
         let (id, store) = (self.catalog.take_id(), self.catalog.store());
+        made.push(id);
         CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.now())
     }
 
@@ -267,8 +290,8 @@ impl Engine {
         }
     }
 
-    /// Lists the copies in place of the originals, and unlinks these; says whether it did.
-    fn retire(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
+    /// Lists the copies in place of the originals; says whether it did.
+    fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
         let listed = copies.iter().map(|copy| {
             let header = copy.header();
             Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(copy.seal()) }
@@ -277,12 +300,10 @@ impl Engine {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
         });
-        if let Err(failed) = changed {
-            // The slots point at copies that no manifest lists: later writes are still safe only if the originals stay listed, which they
-            // do. The copies stay readable through the table, and the run is not repeated for what has moved.
-            self.catalog_failed(failed);
-            return false;
-        }
+        changed.map_err(|failed| self.catalog_failed(failed)).is_ok()
+    }
+
+    fn unlink(&self, victims: &[SegmentId]) {
         self.table.remove(victims);
         for id in victims {
             self.index.forget_segment(*id);
@@ -291,6 +312,5 @@ impl Engine {
             }
         }
         self.balance_warmth();
-        true
     }
 }

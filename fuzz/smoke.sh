@@ -6,7 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 cargo run --locked --quiet --example seeds
 cargo +nightly fuzz build
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for target in $(cargo +nightly fuzz list); do
   printf -- '--- %s\n' "$target"
-  cargo +nightly fuzz run "$target" -- -max_total_time="${1:-10}" -max_len=1024 -print_final_stats=1 2>&1 | tail -n 12
+  if ! cargo +nightly fuzz run "$target" -- -max_total_time="${1:-10}" -max_len=1024 >"$log" 2>&1; then
+    grep -v '^#' "$log" | tail -n 120
+    exit 1
+  fi
+  grep '^Done' "$log"
 done

@@ -50,24 +50,26 @@ fn operations() -> Vec<Vec<u8>> {
         [5, 1, 20, 1],
         [5, 1, 20, 2],
         [8, 1, 0, 0],
-        [13, 0, 200, 60],
+        [16, 0, 200, 60],
         [7, 1, 0, 0],
         [11, 1, 0, 0],
         [6, 1, 0, 0],
-        [15, 0, 0, 0],
+        [14, 0, 0, 0],
         [6, 1, 0, 0],
         [10, 1, 0, 0],
         [3, 1, 5, 5],
-        [15, 0, 0, 0],
+        [14, 0, 0, 0],
     ];
+    // Rotated, shortened, expired: nothing of it may come back after power loss.
+    let shortened = [[2, 4, 176, 254], [11, 4, 0, 2], [9, 4, 63, 0], [15, 0, 0, 20], [16, 4, 255, 239]];
     let each = [0, 1, 2, 3].map(|kind| {
         let made = (0..8).map(|n| [2, n, 40 + 4 * n + kind, n]);
-        let moved =
-            (0..8).flat_map(|n| [[13, 0, 255, 20], [7, n, 0, 0], [9, n, 60 + kind, 0], [15, 0, 0, 0]]);
+        let moved = (0..8)
+            .flat_map(|n| [[16, 0, 255, 20], [7, n, 0, 0], [9, n, 60 + kind, 0], [14 + kind % 2, 0, 0, 0]]);
         made.chain(moved).flatten().collect()
     });
     let churn = (0..240).flat_map(|n| [2 + u8::from(n % 3 == 0), n, 255, n]).collect();
-    [life.concat(), churn].into_iter().chain(each).collect()
+    [life.concat(), shortened.concat(), churn].into_iter().chain(each).collect()
 }
 
 fn write<'a>(target: &str, inputs: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {

@@ -96,7 +96,10 @@ impl Engine {
             return;
         }
         self.provide();
-        self.expire();
+        // By a time that may be wrong nobody is ended for good: reads leave them out, and that is all.
+        if !self.clock.is_doubtful() {
+            self.expire();
+        }
         let time = self.time_is_due.swap(false, Ordering::Relaxed);
         if !self.log.mark(time) && time {
             self.time_is_due.store(true, Ordering::Relaxed);
@@ -111,7 +114,7 @@ impl Engine {
         if to_seal.is_empty() && spare.is_none() {
             return;
         }
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             for segment in &*to_seal {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());
@@ -217,7 +220,7 @@ impl Engine {
             left.push(Arc::clone(&active));
         }
         let unused: Vec<_> = spare.iter().chain(empty.then_some(&active)).map(|s| s.id()).collect();
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             for segment in &left {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());

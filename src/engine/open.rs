@@ -200,7 +200,7 @@ fn start(
     let header = active.header();
     let listed = Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None };
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
-    let changed = catalog.change(clock.now(), next_seq, |manifest| {
+    let changed = catalog.change(clock.mark(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
     });
     changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;

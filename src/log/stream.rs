@@ -188,7 +188,7 @@ impl Log {
         let mut group = staging.take()?;
         // Read after the group was taken: the watermark may be behind, never ahead.
         let watermark = self.durable();
-        group.close(watermark, self.clock.now());
+        group.close(watermark, self.clock.mark());
         staging.watermark = watermark;
         let waiters = std::mem::take(&mut group.waiters);
         let group = Arc::new(group);

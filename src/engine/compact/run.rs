@@ -76,7 +76,7 @@ impl Engine {
     /// Compacts some segments if any need it; says whether it did.
     pub(in crate::engine) fn compact(&self) -> bool {
         let _turn = self.compacting.lock();
-        if self.log.poisoned().is_some() {
+        if self.log.poisoned().is_some() || self.clock.is_doubtful() {
             return false;
         }
         let victims = choose(&self.usage(), self.options.segment_bytes.into());
@@ -261,7 +261,7 @@ impl Engine {
         let mapped = self.options.read_mode == ReadMode::Mapped;
         let (id, store) = (self.catalog.take_id(), self.catalog.store());
         made.push(id);
-        CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.now())
+        CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.mark())
     }
 
     /// Waits as long as `bytes` may take; says whether the store is to end.
@@ -297,7 +297,7 @@ impl Engine {
             let header = copy.header();
             Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(copy.seal()) }
         });
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
         });

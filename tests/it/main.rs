@@ -3,6 +3,8 @@
 
 /// The contract of every store, at one instant.
 mod api;
+/// What goes on behind the operations, with threads.
+mod background;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
 /// The contract of every store, as time passes.

@@ -78,7 +78,9 @@ impl Catalog {
 
 fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
     write_new(disk, MANIFEST_NEW, &next.encode(), true).map_err(Unchanged::Kept)?;
-    if let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {
+    // A new store's first list replaces nothing: an old one without a current one would tell of a loss.
+    let replaces = !current.segments.is_empty();
+    if replaces && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {
         tracing::debug!(error = %e, "no copy of the replaced manifest could be kept");
     }
     disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;

@@ -24,6 +24,7 @@ use crate::log::Segment;
 use crate::options::ReadMode;
 use crate::sync::spawn;
 
+use super::catalog::Unchanged;
 use super::{Engine, Threads};
 
 /// How often the keeper looks around when nothing wakes it: expiry is late in memory by this at most, never in what a read answers.
@@ -134,8 +135,10 @@ impl Engine {
             }
             Err(failed) => {
                 if let Some(spare) = spare {
-                    // It was never listed; if it cannot be removed now, the next open does it.
-                    drop(self.disk.remove(&segment_name(spare.id())));
+                    if matches!(failed, Unchanged::Kept(_)) {
+                        // It was never listed; if it cannot be removed now, the next open does it.
+                        drop(self.disk.remove(&segment_name(spare.id())));
+                    }
                     self.log.no_spare(io::Error::other("the manifest could not be replaced"));
                 }
                 self.catalog_failed(failed);

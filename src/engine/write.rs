@@ -51,6 +51,11 @@ impl Engine {
         bytes: u32,
         mut attempt: impl FnMut(&mut Room<'_>) -> Result<Tried<T>, Halt>,
     ) -> Result<Option<T>, Error> {
+        // A session may be from a time of larger limits: nobody could ever wait for that much room.
+        let max = self.options.unwritten_bytes_max.min(self.options.segment_bytes / 2);
+        if bytes > max {
+            return Err(Error::PayloadTooLarge { len: bytes as usize, max: max as usize });
+        }
         let mut room = self.log.room(bytes).await?;
         let (staged, answer) = loop {
             let space = self.log.space();

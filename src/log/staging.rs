@@ -167,6 +167,11 @@ impl Staging {
         matches!(self.state, State::Open | State::Closed) && (!self.ended.is_empty() || self.open.is_wanted())
     }
 
+    /// Whether every record that was staged reached the kernel.
+    pub(crate) fn is_written(&self) -> bool {
+        self.ended.is_empty() && self.open.records == 0 && self.in_flight.is_none()
+    }
+
     pub(crate) fn is_urgent(&self) -> bool {
         !self.ended.is_empty() || self.open.urgent || !matches!(self.state, State::Open)
     }

@@ -52,8 +52,8 @@ pub(crate) struct Log {
     unsynced: Mutex<Unsynced>,
     /// Wakes the syncer; with `unsynced`.
     sync_work: Condvar,
-    /// Held by whoever syncs.
-    syncing: Mutex<()>,
+    /// Held by whoever syncs; whether a sync has failed.
+    syncing: Mutex<bool>,
     /// The position up to which everything is synced: segment in the high half, offset in the low.
     durable: AtomicU64,
     /// Bytes that may still be staged before some are written.
@@ -78,7 +78,7 @@ impl Log {
             writing: Mutex::new(()),
             unsynced: Mutex::default(),
             sync_work: Condvar::new(),
-            syncing: Mutex::new(()),
+            syncing: Mutex::new(false),
             durable: AtomicU64::new(pack(start)),
             room: Semaphore::new(room_bytes as usize),
             space: Notify::new(),
@@ -217,21 +217,38 @@ impl Log {
 
     /// Syncs all that is written, if there is anything; says whether there was.
     pub(crate) fn sync_next(&self) -> bool {
-        let _turn = self.syncing.lock();
+        let mut failed = self.syncing.lock();
         let unsynced = std::mem::take(&mut *self.unsynced.lock());
         let Some(upto) = unsynced.upto else { return false };
+        if *failed {
+            // What was under way then lies behind a hole, whatever another sync would say.
+            self.fail(unsynced.waiters);
+            return false;
+        }
         for segment in &unsynced.segments {
             if let Err(e) = segment.sync() {
+                *failed = true;
                 self.poison(&format!("syncing segment {} failed: {e}", segment.id()), unsynced.waiters);
                 return false;
             }
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        self.durable.store(pack(upto), Ordering::Release);
+        self.durable.fetch_max(pack(upto), Ordering::AcqRel);
         for waiter in unsynced.waiters {
             let _ = waiter.send(Ok(()));
         }
         true
+    }
+
+    /// Makes all that is staged now durable, on the calling thread.
+    pub(crate) fn settle(&self) -> std::io::Result<()> {
+        // Groups are written one after another, so after this many turns those of now are written, whoever wrote them.
+        let groups = self.staging.lock().ended.len() + 1;
+        for _ in 0..groups {
+            self.write_next();
+        }
+        self.sync_next();
+        self.poisoned().map_or(Ok(()), |cause| Err(std::io::Error::other(&*cause)))
     }
 
     /// Asks for a group without records, if the last one does not say that all records before it are durable, or if
@@ -240,7 +257,7 @@ impl Log {
         let durable = self.durable();
         let mut staging = self.staging.lock();
         let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
-        let idle = staging.ended.is_empty() && staging.open.records == 0 && staging.in_flight.is_none();
+        let idle = staging.is_written();
         let room = u64::from(staging.open.end()) + 2 * u64::from(GROUP_HEADER_BYTES);
         let fits = room <= u64::from(staging.open.segment.capacity());
         let asked = idle && fits && (behind || time) && matches!(staging.state, State::Open);
@@ -260,10 +277,18 @@ impl Log {
             drop(staging);
             return Err(self.refusal());
         }
-        staging.open.waiters.synced.push(tell);
-        staging.open.urgent = true;
-        drop(staging);
-        self.work.notify_one();
+        if staging.is_written() {
+            // Nothing is left to write, so only a sync is waited for: the one that goes on, the next one, or none.
+            let mut unsynced = self.unsynced.lock();
+            unsynced.upto = unsynced.upto.max(Some(staging.data_end));
+            unsynced.waiters.push(tell);
+            drop(unsynced);
+            self.sync_work.notify_one();
+        } else {
+            staging.open.waiters.synced.push(tell);
+            staging.open.urgent = true;
+            self.work.notify_one();
+        }
         Ok(outcome)
     }
 

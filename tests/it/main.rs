@@ -9,6 +9,8 @@ mod background;
 mod disk;
 /// The contract of every store, as time passes.
 mod expiry;
+/// Power cuts, full disks and failed syncs between two steps of the background work.
+mod moments;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.

@@ -14,6 +14,7 @@
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
 //! 1. Copies are written and synced under names that no manifest lists, and the folder is synced: orphans after a crash.
+//!    Then all that was staged is synced: a record is dead because of a later one, which must be on the device before it goes.
 //! 2. One new manifest lists the copies and not the originals. Before it is durable the originals count, after it the copies do; every
 //!    record staged meanwhile is in the stream. Both give the same sessions.
 //! 3. The slots are pointed at the copies, each only if it still points at the original: a fresh write wins. This is memory alone.
@@ -144,6 +145,8 @@ impl Engine {
             copy.warm_up();
             self.table.put(copy);
         }
+        // What took the place of a dead record must not be lost with the power once that record is gone.
+        self.log.settle()?;
         if !self.list_copies(victims, &copies) {
             return Ok(false);
         }

@@ -5,11 +5,15 @@
 mod api;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
+/// Histories that end in a crash at every possible moment.
+mod durability;
 /// The contract of every store, as time passes.
 mod expiry;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.
 mod stores;
+/// Histories, the model of what a crash may leave, and one life of a store after another.
+mod support;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;

@@ -9,6 +9,8 @@ mod disk;
 mod durability;
 /// The contract of every store, as time passes.
 mod expiry;
+/// What opening does with folders that are half made, torn, damaged or foreign.
+mod recovery;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.

@@ -134,12 +134,9 @@ impl Life {
         if end != End::PowerLoss {
             assert_eq!(report.torn_bytes, 0, "only power loss tears\n{}", self.trace());
         }
-        let probe = self.set_time(&store, end);
+        self.set_time(&store, end);
         self.store = Some(store);
-        let mut found = self.observe();
-        if let Some(probe) = probe {
-            found.remove(&probe);
-        }
+        let found = self.observe();
         let now = self.now();
         if let Err(complaint) = self.model.reborn(end, &found, now) {
             panic!("after {end:?}: {complaint}\n{}", self.trace());
@@ -157,11 +154,11 @@ impl Life {
     }
 
     /// Learns what time it is for the new store: the wall's, unless that stepped back. Then a session is needed to find out.
-    fn set_time(&mut self, store: &LogStore, end: End) -> Option<SessionKey> {
+    fn set_time(&mut self, store: &LogStore, end: End) {
         let (wall, uptime) = (self.clock.wall(), self.clock.uptime());
         self.started = (wall, uptime);
         if wall >= self.time_max {
-            return None;
+            return;
         }
         let day = Duration::from_secs(86_400);
         let probe = SessionKey::of(format!("probe {}", uptime.as_nanos()).as_bytes());
@@ -169,7 +166,7 @@ impl Life {
         let absolute = When::Always(Lifetime::absolute(day));
         drive(&buffered, buffered.write(probe, Bytes::new(), absolute)).unwrap().unwrap();
         let stored = drive(store, store.get(probe, Access::Peek)).unwrap().unwrap().unwrap();
-        drive(&buffered, buffered.delete(probe)).unwrap().unwrap();
+        assert!(drive(&buffered, buffered.delete(probe)).unwrap().unwrap());
         let now = Timestamp::default().saturating_add(stored.expires_at.saturating_since(
             Timestamp::default().saturating_add(day),
         ));
@@ -180,7 +177,6 @@ impl Life {
         };
         assert!(now >= least.max(wall) && now <= self.time_max, "{now:?} of {least:?} to {:?}", self.time_max);
         self.started = (now, uptime);
-        None
     }
 
     /// All that the store holds, read in both ways.

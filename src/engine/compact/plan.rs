@@ -1,9 +1,11 @@
 //! Which segments to compact: a pure function from numbers to a choice.
 //!
 //! The bound it keeps (P9): disk use is at most twice the live bytes and two segments. A segment is chosen from half dead on; when the dead
-//! bytes of all exceed the allowance although none is half dead, the worst are chosen until they do not.
+//! bytes of all exceed the allowance although none is half dead, the worst are chosen until they do not. *Dead* is what a copy of the living
+//! would not take: headers that every copy has are not, or a segment with one short record would be copied for ever.
 
 use crate::id::SegmentId;
+use crate::log::copy_bytes;
 
 /// One sealed segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +24,7 @@ const SMALL_MAX: usize = 8;
 
 impl Usage {
     fn dead(&self) -> u64 {
-        self.bytes.saturating_sub(self.live)
+        self.bytes.saturating_sub(copy_bytes(self.live))
     }
 }
 
@@ -64,13 +66,14 @@ fn worst_first(mut segments: Vec<Usage>, segment_bytes: u64) -> Vec<SegmentId> {
 mod tests {
     use super::*;
 
-    const FULL: u64 = 1_000;
+    const FULL: u64 = 1_000_000;
 
+    /// Of as many thousands of bytes.
     fn segments(numbers: &[(u64, u64)]) -> Vec<Usage> {
         let usage = |(at, (bytes, live)): (usize, &(u64, u64))| Usage {
             id: SegmentId(u32::try_from(at).unwrap()),
-            bytes: *bytes,
-            live: *live,
+            bytes: *bytes * 1_000,
+            live: *live * 1_000,
         };
         numbers.iter().enumerate().map(usage).collect()
     }
@@ -92,6 +95,12 @@ mod tests {
     #[test]
     fn half_dead_segments_go_worst_first_up_to_one_full_segment() {
         assert_eq!(chosen(&[(1_000, 500), (1_000, 900), (1_000, 400), (1_000, 300)]), [3, 2]);
+    }
+
+    #[test]
+    fn copy_of_one_short_record_is_left_alone() {
+        let copy = Usage { id: SegmentId(1), bytes: copy_bytes(96), live: 96 };
+        assert_eq!(choose(&[copy], FULL), []);
     }
 
     #[test]

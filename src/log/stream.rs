@@ -226,6 +226,19 @@ impl Log {
         true
     }
 
+    /// Writes and syncs all that is staged now, here and at once.
+    pub(crate) fn settle(&self) -> Outcome {
+        let end = self.staging.lock().records_end();
+        while self.durable() < end {
+            if let Some(cause) = self.poisoned() {
+                return Err(cause);
+            }
+            self.write_next();
+            self.sync_next();
+        }
+        Ok(())
+    }
+
     /// Asks for a group without records, if the last one does not say that all records before it are durable, or if
     /// `time` is wanted on disk; says whether it asked.
     pub(crate) fn mark(&self, time: bool) -> bool {

@@ -13,11 +13,14 @@
 //!
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
-//! 1. Copies are written and synced under names that no manifest lists: orphans after a crash.
-//! 2. The folder is synced; the slots are pointed at the copies, each only if it still points at the original (a fresh write wins).
-//! 3. One new manifest lists the copies and not the originals. Before it is durable the originals count, and every record staged
-//!    meanwhile is in the stream; after it the copies do. Both give the same sessions.
-//! 4. The originals are unlinked. An unlink that power loss undoes leaves a file that no manifest lists.
+//! 1. Copies are written and synced under names that no manifest lists: orphans after a crash, removed when the run comes to nothing.
+//! 2. The log is synced up to the last record that was staged when the records were judged. What made a record dead may have been
+//!    staged and no more; if it were lost after the record was dropped, neither would be left.
+//! 3. The folder is synced, and one new manifest lists the copies and not the originals. Before it is durable the originals count; after
+//!    it the copies do. Both give the same sessions.
+//! 4. The slots are pointed at the copies, each only if it still points at the original (a fresh write wins). Not before: a slot must never
+//!    point at a copy that no manifest lists, for its original would look dead to the next run.
+//! 5. The originals are unlinked. An unlink that power loss undoes leaves a file that no manifest lists.
 //!
 //! A tombstone and what it hides can both be dropped in one run: neither is listed any more, whichever file survives.
 
@@ -35,6 +38,7 @@ use crate::options::ReadMode;
 
 use super::plan::{Usage, choose};
 use crate::engine::Engine;
+use crate::engine::catalog::Unchanged;
 
 /// Copies are synced each time this much was written, so that no sync is long.
 const SYNC_BYTES: u64 = 8 << 20;
@@ -115,16 +119,43 @@ impl Engine {
             };
             survivors.extend(found);
         }
-        let Some((moved, copies)) = self.copy(survivors)? else { return Ok(false) };
-        drop(read);
+        let mut made = Vec::new();
+        let done = self.replace(victims, survivors, &mut made);
+        for id in made {
+            if let Err(e) = self.disk.remove(&segment_name(id)) {
+                tracing::debug!(error = %e, segment = %id, "a copy that is not needed stays until the next open");
+            }
+        }
+        done
+    }
+
+    /// Puts copies of the survivors in the place of the victims; says whether it did. Leaves in `made` the ids of files that no manifest can list.
+    fn replace(
+        &self,
+        victims: &[SegmentId],
+        survivors: Vec<Survivor<'_>>,
+        made: &mut Vec<SegmentId>,
+    ) -> io::Result<bool> {
+        let Some((moved, copies)) = self.copy(survivors, made)? else { return Ok(false) };
+        self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;
         if !copies.is_empty() {
             self.disk.sync_folder()?;
+        }
+        match self.relist(victims, &copies) {
+            Ok(()) => made.clear(),
+            Err(Unchanged::Kept(e)) => return Err(e),
+            Err(unknown) => {
+                made.clear();
+                self.catalog_failed(unknown);
+                return Ok(false);
+            }
         }
         for copy in &copies {
             self.table.put(copy);
         }
         moved.iter().for_each(|moved| self.publish(moved));
-        Ok(self.retire(victims, &copies))
+        self.unlink(victims);
+        Ok(true)
     }
 
     /// What is alive of a segment; `None` if it is damaged, and then it stays as it is.
@@ -188,7 +219,11 @@ impl Engine {
     }
 
     /// Writes the copies, slowly enough to leave the disk to others; `None` if the store is to end.
-    fn copy(&self, survivors: Vec<Survivor<'_>>) -> io::Result<Option<(Vec<Moved>, Vec<Arc<Segment>>)>> {
+    fn copy(
+        &self,
+        survivors: Vec<Survivor<'_>>,
+        made: &mut Vec<SegmentId>,
+    ) -> io::Result<Option<(Vec<Moved>, Vec<Arc<Segment>>)>> {
         let now = self.clock.now();
         let mut classes: [Vec<Survivor<'_>>; CLASSES.len() + 1] = Default::default();
         for survivor in survivors {
@@ -207,7 +242,7 @@ impl Engine {
                     if let Some(full) = writer.take() {
                         copies.push(full.finish()?);
                     }
-                    writer = Some(self.new_copy(left)?);
+                    writer = Some(self.new_copy(left, made)?);
                 }
                 let Some(writer) = writer.as_mut() else { continue };
                 let (to, written) = writer.push(&header, &body)?;
@@ -229,11 +264,13 @@ impl Engine {
         Ok(Some((moved, copies)))
     }
 
-    fn new_copy(&self, bytes: u64) -> io::Result<CopyWriter> {
+    fn new_copy(&self, bytes: u64, made: &mut Vec<SegmentId>) -> io::Result<CopyWriter> {
         let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(self.options.segment_bytes);
         let mapped = self.options.read_mode == ReadMode::Mapped;
         let (id, store) = (self.catalog.take_id(), self.catalog.store());
-        CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.now())
+        let writer = CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.now())?;
+        made.push(id);
+        Ok(writer)
     }
 
     /// Waits as long as `bytes` may take; says whether the store is to end.
@@ -263,22 +300,20 @@ impl Engine {
         }
     }
 
-    /// Lists the copies in place of the originals, and unlinks these; says whether it did.
-    fn retire(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
+    /// Lists the copies in place of the originals.
+    fn relist(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> Result<(), Unchanged> {
         let listed = copies.iter().map(|copy| {
             let header = copy.header();
             Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(copy.seal()) }
         });
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
-        });
-        if let Err(failed) = changed {
-            // The slots point at copies that no manifest lists: later writes are still safe only if the originals stay listed, which they
-            // do. The copies stay readable through the table, and the run is not repeated for what has moved.
-            self.catalog_failed(failed);
-            return false;
-        }
+        })
+    }
+
+    /// Removes the originals, which nothing points to any more.
+    fn unlink(&self, victims: &[SegmentId]) {
         self.table.remove(victims);
         for id in victims {
             self.index.forget_segment(*id);
@@ -287,6 +322,5 @@ impl Engine {
             }
         }
         self.balance_warmth();
-        true
     }
 }

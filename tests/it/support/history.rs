@@ -17,20 +17,49 @@ pub const PAYLOAD_BYTES_MAX: u32 = 6_000;
 /// One thing that is done to a store. A session is named by its place among the [`NAMES`].
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    Create { name: usize, len: usize, lifetime: Lifetime },
-    Put { name: usize, len: usize },
+    Create {
+        name: usize,
+        len: usize,
+        lifetime: Lifetime,
+    },
+    Put {
+        name: usize,
+        len: usize,
+    },
     /// A put that is conditional on the version, or on one that is not the newest.
-    PutIf { name: usize, len: usize, stale: bool },
-    Upsert { name: usize, len: usize, lifetime: Lifetime },
-    Touch { name: usize },
-    SetLifetime { name: usize, lifetime: Lifetime },
-    Delete { name: usize },
+    PutIf {
+        name: usize,
+        len: usize,
+        stale: bool,
+    },
+    Upsert {
+        name: usize,
+        len: usize,
+        lifetime: Lifetime,
+    },
+    Touch {
+        name: usize,
+    },
+    SetLifetime {
+        name: usize,
+        lifetime: Lifetime,
+    },
+    Delete {
+        name: usize,
+    },
     /// The name goes over to the new key.
-    Rotate { name: usize },
+    Rotate {
+        name: usize,
+    },
     /// A put under one of the keys that were rotated away.
-    Late { which: usize, len: usize },
+    Late {
+        which: usize,
+        len: usize,
+    },
     Flush,
-    Advance { by: Duration },
+    Advance {
+        by: Duration,
+    },
     /// The background work that there is.
     Step,
     /// A clean close, and the next open.

@@ -167,15 +167,18 @@ impl Life {
         drive(&buffered, buffered.write(probe, Bytes::new(), absolute)).unwrap().unwrap();
         let stored = drive(store, store.get(probe, Access::Peek)).unwrap().unwrap().unwrap();
         assert!(drive(&buffered, buffered.delete(probe)).unwrap().unwrap());
-        let now = Timestamp::default().saturating_add(stored.expires_at.saturating_since(
-            Timestamp::default().saturating_add(day),
-        ));
+        let now = Timestamp::default()
+            .saturating_add(stored.expires_at.saturating_since(Timestamp::default().saturating_add(day)));
         let least = match end {
             End::Close => self.time_max,
             End::Kill => self.model.time_kept_by_kill,
             End::PowerLoss => self.model.time_kept_by_power_loss,
         };
-        assert!(now >= least.max(wall) && now <= self.time_max, "{now:?} of {least:?} to {:?}", self.time_max);
+        assert!(
+            now >= least.max(wall) && now <= self.time_max,
+            "{now:?} of {least:?} to {:?}",
+            self.time_max
+        );
         self.started = (now, uptime);
     }
 
@@ -256,7 +259,9 @@ impl Life {
         self.time_max = self.time_max.max(now);
         match self.begin(End::Close) {
             Ok(()) => self.disk.has_power(),
-            Err(e) if self.disk.has_power() => panic!("after a close it does not open: {e}\n{}", self.trace()),
+            Err(e) if self.disk.has_power() => {
+                panic!("after a close it does not open: {e}\n{}", self.trace())
+            }
             Err(_) => {
                 let begun = self.model.begin();
                 self.model.acknowledge(begun, End::PowerLoss, now);

@@ -233,20 +233,15 @@ impl Model {
                 let live = session.as_ref().filter(|s| s.is_live(now));
                 let fits = live.map_or(stored.is_none(), |s| stored.is_some_and(|stored| s.is(stored)));
                 let mark = if fits { "FITS" } else { "    " };
-                (until >= least).then(|| format!("  {mark} {made}..={until}: {:?}", session.as_ref().map(show)))
+                (until >= least)
+                    .then(|| format!("  {mark} {made}..={until}: {:?}", session.as_ref().map(show)))
             };
             let allowed: Vec<_> = track.states.iter().enumerate().filter_map(allowed).collect();
             if allowed.iter().all(|line| line.contains("FITS")) {
                 continue;
             }
             let seen = stored.map(|s| {
-                format!(
-                    "{} B, {:?}, to {:?}, {:?}",
-                    s.payload.len(),
-                    s.version,
-                    s.expires_at,
-                    s.created_at
-                )
+                format!("{} B, {:?}, to {:?}, {:?}", s.payload.len(), s.version, s.expires_at, s.created_at)
             });
             lines.push(format!("key {:?} is {seen:?}; allowed:", track.key));
             lines.extend(allowed);

@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An instant in store time: milliseconds since 1970-01-01 UTC.
 ///
 /// ```
 /// use cloakroom::Timestamp;
-/// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+/// use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 ///
 /// let t = Timestamp::from_millis(1_500);
 /// assert_eq!(t.as_millis(), 1_500);
@@ -195,25 +195,116 @@ impl Clock for ManualClock {
     }
 }
 
+/// A start this far ahead of the mark may be a wall clock that is wrong; or the server was down for so long.
+const DOUBT_FROM: Duration = Duration::from_secs(24 * 3_600);
+/// Uptime after which such a start is believed.
+const DOUBT_FOR: Duration = Duration::from_secs(3_600);
+
 /// Store time: it starts at the later of the wall clock and the mark the store last wrote down, and advances by uptime.
 ///
-/// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2).
+/// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2). A start far ahead of
+/// the mark is *doubtful* for its first hour: reads go by the time it shows, and nothing that cannot be taken back is done by it. No mark
+/// is raised, no file removed; a restart with the step withdrawn finds everything as it was.
 pub(crate) struct StoreClock {
     source: std::sync::Arc<dyn Clock>,
     start: Timestamp,
     uptime_at_start: Duration,
+    /// The mark to keep while the start is doubtful.
+    doubted_mark: Option<Timestamp>,
 }
 
 impl StoreClock {
+    /// A clock for a store that wrote down `mark` last; the epoch for a new one.
     pub(crate) fn start(source: std::sync::Arc<dyn Clock>, mark: Timestamp) -> Self {
-        let uptime_at_start = source.uptime();
-        let start = source.wall().max(mark);
-        Self { source, start, uptime_at_start }
+        let (uptime_at_start, wall) = (source.uptime(), source.wall());
+        let is_doubtful = mark > Timestamp::default() && wall > mark.saturating_add(DOUBT_FROM);
+        let doubted_mark = is_doubtful.then_some(mark);
+        Self { source, start: wall.max(mark), uptime_at_start, doubted_mark }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        let passed = self.source.uptime().saturating_sub(self.uptime_at_start);
-        let ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        // In whole milliseconds; in 64 bits, since this is read for every operation.
+        let ms = u64::try_from(self.passed().as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(self.start.as_millis().saturating_add(ms))
+    }
+
+    /// What may be written down as the time that was reached.
+    pub(crate) fn mark(&self) -> Timestamp {
+        self.doubted_mark.filter(|_| self.passed() < DOUBT_FOR).unwrap_or_else(|| self.now())
+    }
+
+    /// Whether the time may yet turn out to be wrong.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubted_mark.is_some() && self.passed() < DOUBT_FOR
+    }
+
+    fn passed(&self) -> Duration {
+        self.source.uptime().saturating_sub(self.uptime_at_start)
+    }
+}
+
+/// An instant of real time to wait for. Waiting is for devices and threads, so a store's clock has no say in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits are measured in real time, whatever a store's clock shows"
+    )]
+    pub(crate) fn after(delay: Duration) -> Self {
+        Self(Instant::now() + delay)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits are measured in real time, whatever a store's clock shows"
+    )]
+    pub(crate) fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// Waits for a notification, until then at the latest.
+    pub(crate) fn wait<T>(
+        self,
+        condition: &parking_lot::Condvar,
+        guard: &mut parking_lot::MutexGuard<'_, T>,
+    ) {
+        condition.wait_until(guard, self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const MARK: Timestamp = Timestamp::from_millis(1_000_000_000_000);
+
+    fn started_at(wall: Timestamp) -> (Arc<ManualClock>, StoreClock) {
+        let source = Arc::new(ManualClock::at(wall));
+        let clock = StoreClock::start(Arc::clone(&source) as Arc<dyn Clock>, MARK);
+        (source, clock)
+    }
+
+    #[test]
+    fn wall_that_steps_back_moves_nothing() {
+        let (source, clock) = started_at(Timestamp::from_millis(5));
+        assert_eq!(clock.now(), MARK);
+        source.advance(Duration::from_secs(1));
+        source.set_wall(Timestamp::from_millis(1));
+        assert_eq!(clock.now(), MARK.saturating_add(Duration::from_secs(1)));
+        assert_eq!(clock.mark(), clock.now());
+    }
+
+    #[test]
+    fn start_far_ahead_raises_no_mark_for_an_hour() {
+        let ahead = MARK.saturating_add(DOUBT_FROM).saturating_add(Duration::from_millis(1));
+        let (source, clock) = started_at(ahead);
+        assert_eq!((clock.now(), clock.mark(), clock.is_doubtful()), (ahead, MARK, true));
+        source.advance(DOUBT_FOR);
+        assert_eq!((clock.mark(), clock.is_doubtful()), (ahead.saturating_add(DOUBT_FOR), false));
+        assert!(!started_at(MARK.saturating_add(DOUBT_FROM)).1.is_doubtful());
     }
 }

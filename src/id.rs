@@ -72,7 +72,7 @@ impl SessionId {
     /// ```
     #[must_use]
     pub fn key(&self) -> SessionKey {
-        SessionKey::of(&self.0)
+        SessionKey(Sha256::digest(self.0).into())
     }
 
     /// The text form, for the cookie: base64url without padding, 43 characters. A secret.
@@ -117,6 +117,9 @@ impl From<&SessionId> for SessionKey {
     }
 }
 
+/// Goes before a name when it is hashed. Longer than an id, so that what is hashed for a name is never what is hashed for an id.
+const NAME_PREFIX: &[u8; 33] = b"cloakroom: a name, and no id, is:";
+
 /// What a session is stored under: the SHA-256 of its id. It names a session and opens none.
 ///
 /// ```
@@ -130,7 +133,8 @@ impl From<&SessionId> for SessionKey {
 pub struct SessionKey([u8; ID_BYTES]);
 
 impl SessionKey {
-    /// The key of a name that something else made: the id of a framework, or a key in plain key-value use.
+    /// The key of a name that something else made: the id of a framework, or a key in plain key-value use. No [`SessionId`] has the same
+    /// key, so no cookie, however forged, reaches a record that is filed under a name.
     ///
     /// ```
     /// # use cloakroom::SessionKey;
@@ -138,7 +142,7 @@ impl SessionKey {
     /// ```
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        Self(Sha256::digest(name).into())
+        Self(Sha256::new().chain_update(NAME_PREFIX).chain_update(name).finalize().into())
     }
 
     /// A key whose 32 bytes are known, as [`as_bytes`](Self::as_bytes) gave them.
@@ -199,5 +203,18 @@ pub(crate) struct Position {
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_has_the_key_of_an_id() {
+        let bytes = *b"user/0123456789012345678901234567";
+        let id = SessionId(*bytes.first_chunk().unwrap());
+        assert_ne!(id.key(), SessionKey::of(&id.0));
+        assert!(NAME_PREFIX.len() > ID_BYTES);
     }
 }

@@ -1,5 +1,61 @@
-//! An embedded session store for Rust servers.
-#![warn(missing_docs)]
+//! An embedded session store for Rust servers: log-structured, crash-safe, async, and one dependency.
+//!
+//! You hand in your coat and get a ticket. The server keeps the coat, the browser keeps the ticket: the ticket is a [`SessionId`] in a
+//! cookie, and nothing that is stored opens a session.
+//!
+//! - [`LogStore`] keeps sessions in an append-only log of segments, with an index in memory from key to place.
+//! - [`MemoryStore`] keeps the same contract in memory, for tests and small sites.
+//! - [`SessionStore`] is that contract; [`Session`] is a dictionary of typed fields over it, merged field by field when it is saved.
+//!
+//! ```
+//! use cloakroom::{Lifetime, LogStore, Options, Session, SessionStore};
+//! use std::time::Duration;
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let store = LogStore::open(folder.path(), Options::default()).await?;
+//! let mut session = Session::new(Lifetime::idle(Duration::from_secs(30 * 60)));
+//! session.insert("cart", &["hat"])?;
+//! session.save(&store).await?;
+//! let ticket = session.id().expect("saved").to_text(); // goes into the cookie
+//!
+//! let mut session = Session::load(&store, &ticket.parse()?).await?.expect("still there");
+//! assert_eq!(session.get::<Vec<String>>("cart")?.unwrap(), ["hat"]);
+//! store.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What survives what
+//!
+//! | acknowledged at | process killed | power lost | clean close |
+//! |---|---|---|---|
+//! | [`Durability::Sync`] | kept | kept | kept |
+//! | [`Durability::Interval`] | kept | kept if older than the interval | kept |
+//! | [`Durability::Buffered`] | what was written before the last moments | the same, synced within about a second | kept |
+//!
+//! By default create, put and touch are `Interval(100 ms)`, delete and rotate are `Sync`: a logout is never undone.
+//!
+//! | event | what happens | what to do |
+//! |---|---|---|
+//! | a write or sync of the log fails | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], later writes [`Error::Poisoned`], reads go on | mend the disk, open again |
+//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes go on; space is given back as sessions end | free space; nothing else |
+//! | the log ends in a torn write | the end is cut, kept in a `torn-*` file, and reported by [`LogStore::recovery`] | nothing |
+//! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy |
+//! | the wall clock steps back | nothing while the store runs; at a restart the store's time goes on from the last one it wrote down | nothing |
+//! | a memory map meets a device error | the process is killed (SIGBUS), as with any map | [`ReadMode::Pread`] where that cannot be had |
+//!
+//! # Reads, writes, and futures that are dropped
+//!
+//! Reads see a write from the moment it is staged; the acknowledgement waits for the durability asked for. Dropping the future of a
+//! write before it is ready leaves the write undone or done, never half done, and it may still happen.
+//!
+//! No worker of an async runtime waits for a disk: the store has a thread that writes, one that syncs, one for segments and expiry, one
+//! for compaction, and two that read segments which are not mapped. It needs no runtime of a certain kind.
+//!
+//! # On disk
+//!
+//! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
+//! has the store open. The module `format` has the layout, byte by byte; `log`, `engine` and their children have the argument
+//! why no crash point breaks a promise, each where its code is.
 
 mod clock;
 mod contract;
@@ -11,7 +67,6 @@ mod engine;
 mod error;
 mod format;
 mod id;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the engine lands next"))]
 mod index;
 mod lifetime;
 mod log;

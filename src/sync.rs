@@ -73,7 +73,6 @@ impl<T> fmt::Debug for Pending<'_, T> {
 }
 
 /// Starts a named thread.
-#[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
 }

@@ -129,7 +129,7 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Whatever the operating system says.
     fn sync(&self) -> io::Result<()>;
 
-    /// The file as memory, kept in step with later writes, its pages faulted in; `None` where this disk cannot.
+    /// The file as memory, kept in step with later writes; `None` where this disk cannot.
     ///
     /// # Errors
     ///
@@ -147,6 +147,9 @@ pub trait Mapped: Send + Sync + 'static {
     /// The caller asks only for bytes whose write has returned, which are never written again, and which the file keeps: reading beyond the end of
     /// a file that was cut kills the process.
     fn bytes(&self, offset: usize, len: usize) -> Option<&[u8]>;
+
+    /// Reads the first `len` bytes in ahead of their use, as far as the system will; this may wait for the disk.
+    fn fault_in(&self, len: usize);
 }
 
 /// Why a lock was not given.

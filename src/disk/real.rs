@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
@@ -168,7 +168,7 @@ impl DiskFile for RealFile {
 
     fn map(&self) -> io::Result<Option<Map>> {
         let bytes = usize::try_from(self.len()?).map_err(|_| ErrorKind::FileTooLarge)?;
-        match MmapOptions::new().len(bytes).populate().map_raw_read_only(&self.file) {
+        match MmapOptions::new().len(bytes).map_raw_read_only(&self.file) {
             Ok(map) => Ok(Some(Arc::new(FileMap(map)))),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
@@ -192,6 +192,13 @@ impl Mapped for FileMap {
         // `Mapped::bytes` demands, only for bytes whose write has returned and that a log never writes again nor cuts off;
         // other processes are kept out by the modes and the lock of the folder.
         Some(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(offset), len) })
+    }
+
+    fn fault_in(&self, len: usize) {
+        // Older kernels do not know the advice; then the first reads fault the pages in.
+        if let Err(error) = self.0.advise_range(Advice::PopulateRead, 0, len.min(self.0.len())) {
+            tracing::debug!(%error, "a map was not faulted in ahead of its use");
+        }
     }
 }
 

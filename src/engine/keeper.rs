@@ -83,7 +83,10 @@ impl Engine {
     fn run_compactor(&self) {
         while !self.stopping.load(Ordering::Acquire) {
             self.compactor.wait(COMPACTION_ROUND);
-            while !self.stopping.load(Ordering::Acquire) && self.compact() {}
+            let mut more = true;
+            while more && !self.stopping.load(Ordering::Acquire) {
+                more = self.compact();
+            }
         }
     }
 
@@ -93,7 +96,10 @@ impl Engine {
             return;
         }
         self.provide();
-        self.expire();
+        // By a time that may be wrong nobody is ended for good: reads leave them out, and that is all.
+        if !self.clock.is_doubtful() {
+            self.expire();
+        }
         let time = self.time_is_due.swap(false, Ordering::Relaxed);
         if !self.log.mark(time) && time {
             self.time_is_due.store(true, Ordering::Relaxed);
@@ -108,7 +114,7 @@ impl Engine {
         if to_seal.is_empty() && spare.is_none() {
             return;
         }
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             for segment in &*to_seal {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());
@@ -118,7 +124,7 @@ impl Engine {
         });
         match changed {
             Ok(()) => {
-                to_seal.clear();
+                to_seal.drain(..).for_each(|sealed| sealed.warm_up());
                 if let Some(spare) = spare {
                     self.table.put(&spare);
                     self.log.give_spare(spare);
@@ -196,16 +202,16 @@ impl Engine {
         let Some(lock) = self.lock.lock().take() else { return };
         while self.log.write_next() {}
         self.log.sync_next();
-        let end = match self.log.poisoned() {
-            Some(cause) => Err(Error::DurabilityUnknown { cause }),
-            None => self.seal_all(),
-        };
+        let end = self.log.poisoned().map_or(Ok(()), |cause| Err(Error::DurabilityUnknown { cause }));
+        if end.is_ok() {
+            self.seal_all();
+        }
         drop(lock);
         self.ended.send_replace(Some(end));
     }
 
     /// Lists everything as sealed: the next open has nothing to write again.
-    fn seal_all(&self) -> Result<(), Error> {
+    fn seal_all(&self) {
         let spare = self.log.take_spare();
         let active = self.log.active();
         let mut left = std::mem::take(&mut *self.to_seal.lock());
@@ -215,7 +221,7 @@ impl Engine {
             left.push(Arc::clone(&active));
         }
         let unused: Vec<_> = spare.iter().chain(empty.then_some(&active)).map(|s| s.id()).collect();
-        let changed = self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             for segment in &left {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());
@@ -226,7 +232,7 @@ impl Engine {
         if let Err(failed) = changed {
             // Everything is synced; the next open reads the segment as the stream's end.
             self.catalog_failed(failed);
-            return Ok(());
+            return;
         }
         for id in unused {
             if let Err(e) = self.disk.remove(&segment_name(id)) {
@@ -236,7 +242,6 @@ impl Engine {
         if !empty && let Err(e) = active.trim() {
             tracing::debug!(error = %e, "the unused end of the last segment stays until the next open");
         }
-        Ok(())
     }
 }
 

@@ -131,7 +131,7 @@ impl Engine {
     fn catalog_failed(&self, failed: catalog::Unchanged) {
         match failed {
             catalog::Unchanged::Kept(e) => {
-                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again")
+                tracing::warn!(error = %e, "the manifest could not be replaced; it is tried again");
             }
             catalog::Unchanged::Unknown(e) => {
                 self.log.poison(&format!("replacing the manifest failed: {e}"), Vec::new());
@@ -143,12 +143,16 @@ impl Engine {
     fn balance_warmth(&self) {
         let mut left = self.options.warm_bytes_max;
         let list = Arc::clone(&self.table.load());
-        for segment in list.iter().rev().filter(|s| s.is_mapped()) {
-            let bytes = u64::from(segment.capacity());
-            if bytes <= left || segment.id() == self.log.active().id() {
-                left = left.saturating_sub(bytes);
+        // A segment that may still be written to stays as it is: a copy of it would not know how far it is written.
+        let sealed: Vec<_> =
+            self.catalog.read(|m| m.segments.iter().filter(|s| s.seal.is_some()).map(|s| s.id).collect());
+        let is_sealed = |s: &&Arc<Segment>| sealed.binary_search(&s.id().0).is_ok();
+        for segment in list.iter().rev().filter(|s| s.is_mapped()).filter(is_sealed) {
+            let bytes = u64::from(segment.written());
+            if bytes <= left {
+                left -= bytes;
             } else {
-                self.table.put(&Arc::new(segment.unmapped()));
+                self.table.replace(&Arc::new(segment.unmapped()));
             }
         }
     }

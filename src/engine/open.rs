@@ -68,26 +68,26 @@ pub(crate) enum Threads {
 
 /// Opens the store on `disk`. It reads the disk, so it is called on a thread that may wait.
 pub(crate) fn open(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     options: Options,
     threads: Threads,
 ) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
     let started = options.clock.uptime();
     let folder = disk.name();
-    refuse_foreign(&*disk)?;
+    refuse_foreign(&**disk)?;
     disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
     let lock = disk.lock().map_err(|refused| match refused {
         LockError::Held(pid) => OpenError::Locked { folder: folder.clone(), pid },
         LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
     })?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
-    let mut manifest = read_manifest(&*disk, &list(&*disk)?)?;
-    refuse_lost(&*disk, &list(&*disk)?, &manifest)?;
+    let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
+    refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     let now = options.clock.wall().max(manifest.mark());
-    let found = recover(&*disk, &options, &mut manifest, now)?;
-    let engine = start(Arc::clone(&disk), options, threads, manifest, found, started, lock)?;
-    remove_orphans(&*disk, &list(&*disk)?, &engine.catalog);
+    let found = recover(&**disk, &options, &mut manifest, now)?;
+    let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
+    remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
 }
@@ -200,7 +200,7 @@ fn start(
     let header = active.header();
     let listed = Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None };
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
-    let changed = catalog.change(clock.now(), next_seq, |manifest| {
+    let changed = catalog.change(clock.mark(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
     });
     changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;

@@ -30,7 +30,7 @@ use crate::format::{
 use crate::format::{RecordHeader, segment_name};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::index::{Entry, Replay};
-use crate::log::{CopyWriter, Scanned, Segment, copy_bytes, end_of_bytes, later_watermark, scan};
+use crate::log::{CopyWriter, Scanned, Segment, Trust, copy_bytes, end_of_bytes, later_watermark, scan};
 use crate::options::{Options, ReadMode};
 
 use super::catalog::write_new;
@@ -123,11 +123,13 @@ impl Recovered {
         if segment.written() < seal.len {
             return Err(damaged(segment.written(), "it is shorter than the manifest says"));
         }
+        segment.warm_up();
         let seal_now = segment.cut(seal.len).map_err(OpenError::io(format!("read {name}")))?;
         let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
         // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
         let whole = seal_now == seal;
-        let scanned = scan(&bytes, segment.header(), !whole, |placed| self.fold(placed, segment.id(), None));
+        let scanned =
+            scan(&bytes, segment.header(), Trust::of(whole), |placed| self.fold(placed, segment.id(), None));
         if let Some(invalid) = scanned.stopped {
             return Err(damaged(scanned.end, &format!("in a group, {}", invalid.what())));
         }
@@ -159,7 +161,7 @@ impl Recovered {
         for (segment, _) in open {
             let read = OpenError::io(format!("read {}", segment_name(segment.id())));
             let bytes = segment.whole(segment.written()).map_err(read)?;
-            let scanned = scan(&bytes, segment.header(), true, |_| {});
+            let scanned = scan(&bytes, segment.header(), Trust::Nothing, |_| {});
             tails.push(Tail { segment, bytes, scanned });
         }
         let Some(reached) = tails.iter().position(|tail| !tail.scanned.last).or(tails.len().checked_sub(1))
@@ -192,8 +194,8 @@ impl Recovered {
             }
             let id = tail.segment.id();
             let read = OpenError::io(format!("read {}", segment_name(id)));
-            scan(&tail.bytes[..len as usize], tail.segment.header(), false, |placed| {
-                self.fold(placed, id, None)
+            scan(&tail.bytes[..len as usize], tail.segment.header(), Trust::Whole, |placed| {
+                self.fold(placed, id, None);
             });
             let seal = tail.segment.cut(len).map_err(read)?;
             self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));
@@ -218,7 +220,7 @@ impl Recovered {
         for tail in kept {
             let from = cut_at(tail, watermark);
             let mut records = Vec::new();
-            scan(&tail.bytes[..tail.scanned.end as usize], tail.segment.header(), false, |placed| {
+            scan(&tail.bytes[..tail.scanned.end as usize], tail.segment.header(), Trust::Whole, |placed| {
                 if placed.offset >= from {
                     records.push(Placed { body: placed.body, ..*placed });
                 }
@@ -325,5 +327,5 @@ fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
 
 /// Whether an unlisted file is a segment of the stream that a lost manifest listed.
 pub(super) fn holds_groups(bytes: &[u8], header: &crate::format::SegmentHeader) -> bool {
-    scan(bytes, header, true, |_| {}).end > SEGMENT_HEADER_BYTES
+    scan(bytes, header, Trust::Nothing, |_| {}).end > SEGMENT_HEADER_BYTES
 }

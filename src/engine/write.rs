@@ -244,9 +244,8 @@ impl Engine {
                 shards.of(&key).set(&key, moved, now);
                 Ok(Tried::Staged(staged, true))
             });
-            match done.await? {
-                Some(live) => return Ok(live.then_some(id)),
-                None => {}
+            if let Some(live) = done.await? {
+                return Ok(live.then_some(id));
             }
         }
     }

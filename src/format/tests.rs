@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::id::{Position, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
+use super::record::Owner;
 use super::*;
 
 fn header() -> SegmentHeader {

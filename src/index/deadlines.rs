@@ -1,5 +1,5 @@
-//! When to look at which slot: lists of slots in coarse buckets of time, ordered by time. It removes no session; it says which
-//! one to look at.
+//! When to look at which slot: a heap of coarse buckets of time, each a list of slots. It removes no session; it says which one to look at.
+//! The heap is an ordered map, since besides the earliest bucket it has to give the one of a given instant, and to lose one that empties.
 //!
 //! A bucket is due at one instant and heads a doubly linked list that runs through the slots, so a slot leaves its bucket at once when
 //! its session ends, and a touch costs nothing: the slot stays where it is, and is moved on when its bucket falls due. A deadline far

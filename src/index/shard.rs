@@ -60,6 +60,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    #[cfg(test)]
     pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
         Self::replayed(Slab::default(), Usage::default(), HashMap::new(), Timestamp::default(), count)
     }

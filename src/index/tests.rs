@@ -159,7 +159,7 @@ impl Model {
 
     fn expire(&mut self, shard: &mut Shard, max: usize) {
         let now = at(self.now_ms);
-        let done: Expired = shard.expire(now, max);
+        let done = shard.expire(now, max);
         assert!(done.removed + done.outlived.len() <= max);
         let before = self.sessions.len();
         self.sessions.retain(|number, (entry, until)| {
@@ -259,6 +259,30 @@ fn session_outlived_by_an_older_version_is_handed_out_until_it_is_removed() {
 }
 
 #[test]
+fn session_put_off_for_its_tombstone_and_written_anew_ends_at_its_new_deadline() {
+    let mut shard = shard();
+    shard.set(&key(1), entry(1, 0, 1, at(1_400)), at(0));
+    shard.set(&key(1), entry(2, 0, 2, at(1_000)), at(500));
+    assert_eq!(shard.expire(at(1_200), 10).outlived.len(), 1);
+    shard.set(&key(1), entry(3, 0, 3, at(1_500)), at(1_210));
+    assert_eq!(shard.expire(at(1_499), 10).removed, 0);
+    assert_eq!(shard.expire(at(1_500 + LATE_MS), 10).removed, 1);
+}
+
+#[test]
+fn session_without_an_end_is_in_no_bucket_until_it_is_given_one() {
+    let mut shard = shard();
+    shard.set(&key(1), entry(1, 0, 1, Timestamp::MAX), at(0));
+    shard.set(&key(2), entry(1, 0, 2, at(5)), at(0));
+    assert_eq!(shard.expire(at(1 << 40), 10).removed, 1);
+    check(&shard);
+    shard.set(&key(1), entry(1, 0, 3, later(at(1 << 40), 900)), at(1 << 40));
+    assert_eq!(shard.outlived_count(), 1);
+    shard.remove(&key(1));
+    check(&shard);
+}
+
+#[test]
 fn older_version_is_forgotten_once_a_newer_one_lives_as_long() {
     let mut shard = shard();
     for (version, expires_ms, outlived) in [(1, 9_000, 0), (2, 1_000, 1), (3, 8_000, 1), (4, 9_000, 0)] {
@@ -271,7 +295,7 @@ fn older_version_is_forgotten_once_a_newer_one_lives_as_long() {
 #[test]
 fn two_shards_are_told_apart_and_may_be_one() {
     let index = Index::new();
-    let other = (1..).map(key).find(|k| Index::shard_of(k) != Index::shard_of(&key(0))).unwrap();
+    let other = (1..1_000).map(key).find(|k| Index::shard_of(k) != Index::shard_of(&key(0))).unwrap();
     for (a, b) in [(key(0), other), (other, key(0)), (key(0), key(0))] {
         let mut two = index.lock_two(&a, &b);
         two.of(&a).set(&a, entry(1, 0, 1, at(9)), at(0));

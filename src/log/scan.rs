@@ -41,28 +41,47 @@ impl Scanned {
     }
 }
 
-/// Walks the groups of a whole segment, `bytes` from its first byte, and shows each record of each valid group. Bodies are
-/// checked unless the caller did already.
+/// What is known of the bytes before they are scanned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// Nothing: a group is shown once all of it was checked.
+    Nothing,
+    /// A checksum of the whole holds: what is invalid now was written so, and ends the scan where it stands.
+    Whole,
+}
+
+impl Trust {
+    pub(crate) fn of(whole_checked: bool) -> Self {
+        if whole_checked { Self::Whole } else { Self::Nothing }
+    }
+}
+
+/// Walks the groups of a whole segment, `bytes` from its first byte, and shows each record of each valid group.
 pub(crate) fn scan<'a>(
     bytes: &'a [u8],
     header: &SegmentHeader,
-    check_bodies: bool,
+    trust: Trust,
     mut visit: impl FnMut(&Placed<'a>),
 ) -> Scanned {
     let mut scanned = Scanned::start();
     while !scanned.last && (scanned.end as usize) < bytes.len() {
-        match group(bytes, header, scanned.end, check_bodies) {
-            Ok((group, records)) => {
-                let mut next = group.next_seq;
-                for placed in records.filter_map(Result::ok) {
-                    next = next.max(Seq(placed.header.deadline_seq.0 + 1));
-                    visit(&placed);
-                }
+        let mut next_seq = scanned.next_seq;
+        let shown = group(bytes, header, scanned.end, trust).and_then(|(group, mut records)| {
+            records.try_for_each(|placed| {
+                let placed = placed?;
+                next_seq = next_seq.max(Seq(placed.header.deadline_seq.0 + 1));
+                visit(&placed);
+                Ok(())
+            })?;
+            Ok(group)
+        });
+        match shown {
+            Ok(group) => {
                 scanned.end += GROUP_HEADER_BYTES + group.len;
                 scanned.last = group.last;
                 scanned.watermark = scanned.watermark.max(group.watermark);
                 scanned.time = scanned.time.max(group.time);
-                scanned.next_seq = scanned.next_seq.max(next);
+                scanned.next_seq = next_seq.max(group.next_seq);
                 scanned.records += u64::from(group.records);
             }
             Err(invalid) => {
@@ -74,22 +93,24 @@ pub(crate) fn scan<'a>(
     scanned
 }
 
-/// The group at `offset`, if it is valid as a whole.
+/// The group at `offset`; without trust it is checked as a whole first, bodies included.
 fn group<'a>(
     bytes: &'a [u8],
     header: &SegmentHeader,
     offset: u32,
-    check_bodies: bool,
+    trust: Trust,
 ) -> Result<(GroupHeader, Records<'a>), Invalid> {
     let seed = header.seed();
     let group = GroupHeader::decode(&bytes[offset as usize..], seed, offset)?;
     let first = offset + GROUP_HEADER_BYTES;
     let body = bytes.get(first as usize..).and_then(|b| b.get(..group.len as usize)).ok_or(Invalid::Short)?;
-    for record in Records::new(&group, body, seed, first, check_bodies) {
-        record?;
-    }
     if group.records == 0 && group.len != 0 {
         return Err(Invalid::Field);
+    }
+    if trust == Trust::Nothing {
+        for record in Records::new(&group, body, seed, first, true) {
+            record?;
+        }
     }
     Ok((group, Records::new(&group, body, seed, first, false)))
 }

@@ -152,6 +152,13 @@ impl Segment {
         self.file.sync()
     }
 
+    /// Brings what is written into memory ahead of its use, if the segment is mapped; this may wait for the disk.
+    pub(crate) fn warm_up(&self) {
+        if let Some(map) = &self.map {
+            map.fault_in(self.written() as usize);
+        }
+    }
+
     /// Length and checksum of all that is written.
     pub(crate) fn seal(&self) -> Seal {
         let crc = self.crc.lock();

@@ -229,14 +229,11 @@ impl Staging {
         if !self.has_work() {
             return None;
         }
-        let group = match self.ended.pop_front() {
-            Some(group) => group,
-            None => {
-                let (segment, end) = (Arc::clone(&self.open.segment), self.open.end());
-                let buffer = std::mem::take(&mut self.free_buffer);
-                std::mem::replace(&mut self.open, Group::new(segment, end, self.next_seq, buffer))
-            }
-        };
+        let group = self.ended.pop_front().unwrap_or_else(|| {
+            let (segment, end) = (Arc::clone(&self.open.segment), self.open.end());
+            let buffer = std::mem::take(&mut self.free_buffer);
+            std::mem::replace(&mut self.open, Group::new(segment, end, self.next_seq, buffer))
+        });
         if group.records > 0 {
             self.data_end = group.end_position();
         }
@@ -282,7 +279,7 @@ impl Waiters {
 }
 
 /// The sooner of two delays, either of which may not be set.
-pub(crate) fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

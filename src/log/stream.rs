@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::clock::StoreClock;
+use crate::clock::{Deadline, StoreClock};
 use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::options::Durability;
@@ -15,7 +15,7 @@ use crate::sync::Signal;
 
 use super::outcome::{Outcome, Refused};
 use super::segment::Segment;
-use super::staging::{Group, Staged, Staging, State, Waiters, sooner};
+use super::staging::{Group, Staged, Staging, State, Waiters};
 
 /// How long records that nobody waits for may gather before they are written.
 const GATHER: Duration = Duration::from_millis(10);
@@ -37,7 +37,8 @@ struct Unsynced {
     segments: Vec<Arc<Segment>>,
     upto: Option<Position>,
     waiters: Vec<oneshot::Sender<Outcome>>,
-    within: Option<Duration>,
+    /// When the soonest interval of a member is over.
+    due: Option<Deadline>,
 }
 
 /// The stream of groups that is being written.
@@ -187,7 +188,7 @@ impl Log {
         let mut group = staging.take()?;
         // Read after the group was taken: the watermark may be behind, never ahead.
         let watermark = self.durable();
-        group.close(watermark, self.clock.now());
+        group.close(watermark, self.clock.mark());
         staging.watermark = watermark;
         let waiters = std::mem::take(&mut group.waiters);
         let group = Arc::new(group);
@@ -196,15 +197,22 @@ impl Log {
     }
 
     fn written(&self, group: &Group, synced: Vec<oneshot::Sender<Outcome>>, within: Option<Duration>) {
+        let due = within.map(Deadline::after);
         let mut unsynced = self.unsynced.lock();
+        let sooner = unsynced.due.is_none_or(|old| due.is_some_and(|new| new < old));
+        let wake = unsynced.upto.is_none() || sooner || !synced.is_empty();
         if unsynced.segments.last().is_none_or(|last| last.id() != group.segment.id()) {
             unsynced.segments.push(Arc::clone(&group.segment));
         }
         unsynced.upto = Some(group.end_position());
         unsynced.waiters.extend(synced);
-        unsynced.within = sooner(unsynced.within, within);
+        if sooner {
+            unsynced.due = due;
+        }
         drop(unsynced);
-        self.sync_work.notify_one();
+        if wake {
+            self.sync_work.notify_one();
+        }
     }
 
     /// Syncs all that is written, if there is anything; says whether there was.
@@ -374,20 +382,21 @@ impl Log {
 
     /// The syncer thread's life: it syncs when a member of a group waits for it, or when the soonest interval is over.
     pub(crate) fn run_syncer(&self) {
-        let mut due = false;
         loop {
             let mut unsynced = self.unsynced.lock();
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            if unsynced.upto.is_none() {
-                self.sync_work.wait(&mut unsynced);
-            } else if let Some(within) = unsynced.within.filter(|_| unsynced.waiters.is_empty() && !due) {
-                due = self.sync_work.wait_for(&mut unsynced, within).timed_out();
-            } else {
-                drop(unsynced);
-                self.sync_next();
-                due = false;
+            let waited_for = !unsynced.waiters.is_empty();
+            match (unsynced.upto, unsynced.due) {
+                (None, _) => self.sync_work.wait(&mut unsynced),
+                (Some(_), Some(due)) if !waited_for && !due.is_over() => {
+                    due.wait(&self.sync_work, &mut unsynced);
+                }
+                (Some(_), _) => {
+                    drop(unsynced);
+                    self.sync_next();
+                }
             }
         }
     }

@@ -33,6 +33,15 @@ impl Table {
         });
     }
 
+    /// Replaces the segment of the same id, unless it was removed.
+    pub(crate) fn replace(&self, segment: &Arc<Segment>) {
+        self.0.rcu(|list| {
+            let same =
+                |s: &Arc<Segment>| if s.id() == segment.id() { Arc::clone(segment) } else { Arc::clone(s) };
+            list.iter().map(same).collect::<List>()
+        });
+    }
+
     pub(crate) fn remove(&self, ids: &[SegmentId]) {
         self.0.rcu(|list| list.iter().filter(|s| !ids.contains(&s.id())).cloned().collect::<List>());
     }

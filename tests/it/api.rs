@@ -45,6 +45,7 @@ async fn all_keys(store: &dyn SessionStore, limit: usize) -> Vec<SessionKey> {
         let page = store.keys(cursor, limit).await.unwrap();
         assert!(page.keys.len() <= limit.max(1));
         keys.extend(page.keys);
+        assert!(keys.len() <= 2 * SESSIONS_MAX as usize, "the walk goes in circles");
         cursor = page.next;
         if cursor.is_none() {
             return keys;
@@ -159,11 +160,13 @@ async fn upsert_writes_whether_or_not_there_was_a_session(t: &Tested) {
     let key = SessionKey::of(b"rate/192.0.2.1");
     t.store.upsert(key, "1".into(), LIFETIME).await.unwrap();
     let first = peek(&*t.store, key).await.unwrap();
+    t.pass(Duration::from_secs(1));
     t.store.upsert(key, "2".into(), Lifetime::absolute(2 * HOUR)).await.unwrap();
     let second = peek(&*t.store, key).await.unwrap();
     assert_eq!((second.payload, second.idle), ("2".into(), None));
     assert_eq!(second.expires_at, t.now().saturating_add(2 * HOUR));
     assert!(second.version > first.version);
+    assert_eq!(second.created_at, first.created_at);
     assert_eq!(t.store.len(), 1);
     assert!(t.store.write(key, "3".into(), When::Always(LIFETIME)).await.unwrap().unwrap() > second.version);
 }

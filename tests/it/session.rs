@@ -44,7 +44,7 @@ async fn saved(t: &Tested, fields: &[(&str, u32)]) -> SessionId {
 }
 
 async fn load(t: &Tested, id: &SessionId) -> Session {
-    Session::load(&*t.store, id).await.unwrap().expect("the session is live")
+    Session::load(&*t.store, id).await.unwrap().unwrap()
 }
 
 async fn stored(t: &Tested, id: &SessionId) -> Option<Stored> {

@@ -13,18 +13,18 @@
 //!
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
-//! 1. Copies are written and synced under names that no manifest lists: orphans after a crash, removed when the run comes to nothing.
-//! 2. The log is synced up to the last record that was staged when the records were judged. What made a record dead may have been
-//!    staged and no more; if it were lost after the record was dropped, neither would be left.
-//! 3. The folder is synced, and one new manifest lists the copies and not the originals. Before it is durable the originals count; after
-//!    it the copies do. Both give the same sessions.
-//! 4. The slots are pointed at the copies, each only if it still points at the original (a fresh write wins). Not before: a slot must never
-//!    point at a copy that no manifest lists, for its original would look dead to the next run.
-//! 5. The originals are unlinked. An unlink that power loss undoes leaves a file that no manifest lists.
+//! 1. Copies are written and synced under names that no manifest lists, and the folder is synced: orphans after a crash.
+//!    The log is synced up to the last record that was staged when the records were judged: what made a record dead may have been
+//!    staged and no more, and if power loss took it after the record was dropped, neither would be left.
+//! 2. One new manifest lists the copies and not the originals. Before it is durable the originals count, after it the copies do; every
+//!    record staged meanwhile is in the stream. Both give the same sessions.
+//! 3. The slots are pointed at the copies, each only if it still points at the original: a fresh write wins. This is memory alone.
+//! 4. The originals are unlinked. An unlink that power loss undoes leaves a file that no manifest lists.
+//!
+//! A run that fails before step 2 removes its copies, so that a full disk is not filled further, and has changed nothing.
 //!
 //! A tombstone and what it hides can both be dropped in one run: neither is listed any more, whichever file survives.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,12 +33,11 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RECORD_HEADER_BYTES, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
-use crate::log::{CopyWriter, Segment, copy_bytes, find, scan};
+use crate::log::{CopyWriter, Segment, Trust, copy_bytes, find, scan};
 use crate::options::ReadMode;
 
 use super::plan::{Usage, choose};
 use crate::engine::Engine;
-use crate::engine::catalog::Unchanged;
 
 /// Copies are synced each time this much was written, so that no sync is long.
 const SYNC_BYTES: u64 = 8 << 20;
@@ -64,6 +63,9 @@ enum What {
     Other,
 }
 
+/// Where every survivor went, and the segments that took them, synced.
+type Copied = (Vec<Moved>, Vec<Arc<Segment>>);
+
 /// Where a survivor went.
 struct Moved {
     header: RecordHeader,
@@ -76,7 +78,7 @@ impl Engine {
     /// Compacts some segments if any need it; says whether it did.
     pub(in crate::engine) fn compact(&self) -> bool {
         let _turn = self.compacting.lock();
-        if self.log.poisoned().is_some() {
+        if self.log.poisoned().is_some() || self.clock.is_doubtful() {
             return false;
         }
         let victims = choose(&self.usage(), self.options.segment_bytes.into());
@@ -106,63 +108,60 @@ impl Engine {
         all.into_iter().filter(|usage| !damaged.contains(&usage.id)).collect()
     }
 
+    /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
     fn compact_these(&self, victims: &[SegmentId]) -> io::Result<bool> {
+        let mut made = Vec::new();
+        let listed = self.copy_and_list(victims, &mut made);
+        if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
+            return listed;
+        }
+        self.table.remove(&made);
+        for id in made {
+            if let Err(e) = self.disk.remove(&segment_name(id)) {
+                tracing::debug!(error = %e, segment = %id, "an unfinished copy stays until the next open");
+            }
+        }
+        listed
+    }
+
+    /// Does everything but clean up; the segments it makes are added to `made`.
+    fn copy_and_list(&self, victims: &[SegmentId], made: &mut Vec<SegmentId>) -> io::Result<bool> {
         let list = Arc::clone(&self.table.load());
-        let segments: Vec<_> = victims.iter().filter_map(|id| find(&list, *id)).collect();
+        let segments: Option<Vec<_>> = victims.iter().map(|id| find(&list, *id)).collect();
+        let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
         let read = segments.iter().map(|s| s.whole(s.written())).collect::<io::Result<Vec<_>>>()?;
         let mut survivors = Vec::new();
         for (segment, bytes) in segments.iter().zip(&read) {
-            let found = self.survivors(segment, bytes);
-            let Some(found) = found else {
+            let Some(found) = self.survivors(segment, bytes) else {
                 self.damaged.lock().push(segment.id());
-                return Ok(true);
+                return Ok(false);
             };
             survivors.extend(found);
         }
-        let mut made = Vec::new();
-        let done = self.replace(victims, survivors, &mut made);
-        for id in made {
-            if let Err(e) = self.disk.remove(&segment_name(id)) {
-                tracing::debug!(error = %e, segment = %id, "a copy that is not needed stays until the next open");
-            }
-        }
-        done
-    }
-
-    /// Puts copies of the survivors in the place of the victims; says whether it did. Leaves in `made` the ids of files that no manifest can list.
-    fn replace(
-        &self,
-        victims: &[SegmentId],
-        survivors: Vec<Survivor<'_>>,
-        made: &mut Vec<SegmentId>,
-    ) -> io::Result<bool> {
         let Some((moved, copies)) = self.copy(survivors, made)? else { return Ok(false) };
         self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;
         if !copies.is_empty() {
             self.disk.sync_folder()?;
         }
-        match self.relist(victims, &copies) {
-            Ok(()) => made.clear(),
-            Err(Unchanged::Kept(e)) => return Err(e),
-            Err(unknown) => {
-                made.clear();
-                self.catalog_failed(unknown);
-                return Ok(false);
-            }
-        }
         for copy in &copies {
+            copy.warm_up();
             self.table.put(copy);
         }
-        moved.iter().for_each(|moved| self.publish(moved));
+        if !self.list_copies(victims, &copies) {
+            return Ok(false);
+        }
+        for moved in &moved {
+            self.publish(moved);
+        }
         self.unlink(victims);
         Ok(true)
     }
 
     /// What is alive of a segment; `None` if it is damaged, and then it stays as it is.
-    fn survivors<'a>(&self, segment: &Segment, bytes: &'a Cow<'_, [u8]>) -> Option<Vec<Survivor<'a>>> {
+    fn survivors<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Option<Vec<Survivor<'a>>> {
         let mut survivors = Vec::new();
         let now = self.clock.now();
-        let scanned = scan(bytes, segment.header(), true, |placed| {
+        let scanned = scan(bytes, segment.header(), Trust::Nothing, |placed| {
             self.judge(segment.id(), placed, now, &mut survivors);
         });
         if scanned.end == segment.written() {
@@ -219,11 +218,7 @@ impl Engine {
     }
 
     /// Writes the copies, slowly enough to leave the disk to others; `None` if the store is to end.
-    fn copy(
-        &self,
-        survivors: Vec<Survivor<'_>>,
-        made: &mut Vec<SegmentId>,
-    ) -> io::Result<Option<(Vec<Moved>, Vec<Arc<Segment>>)>> {
+    fn copy(&self, survivors: Vec<Survivor<'_>>, made: &mut Vec<SegmentId>) -> io::Result<Option<Copied>> {
         let now = self.clock.now();
         let mut classes: [Vec<Survivor<'_>>; CLASSES.len() + 1] = Default::default();
         for survivor in survivors {
@@ -268,9 +263,8 @@ impl Engine {
         let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(self.options.segment_bytes);
         let mapped = self.options.read_mode == ReadMode::Mapped;
         let (id, store) = (self.catalog.take_id(), self.catalog.store());
-        let writer = CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.now())?;
         made.push(id);
-        Ok(writer)
+        CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.mark())
     }
 
     /// Waits as long as `bytes` may take; says whether the store is to end.
@@ -294,25 +288,25 @@ impl Engine {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }
             What::Tombstone => {
-                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES)
+                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES);
             }
             What::Other => {}
         }
     }
 
-    /// Lists the copies in place of the originals.
-    fn relist(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> Result<(), Unchanged> {
+    /// Lists the copies in place of the originals; says whether it did.
+    fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
         let listed = copies.iter().map(|copy| {
             let header = copy.header();
             Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(copy.seal()) }
         });
-        self.catalog.change(self.clock.now(), self.log.last_seq(), |manifest| {
+        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
-        })
+        });
+        changed.map_err(|failed| self.catalog_failed(failed)).is_ok()
     }
 
-    /// Removes the originals, which nothing points to any more.
     fn unlink(&self, victims: &[SegmentId]) {
         self.table.remove(victims);
         for id in victims {

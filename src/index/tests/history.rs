@@ -284,9 +284,9 @@ fn ended_session_with_an_older_version_on_disk_stays_until_it_has_its_tombstone(
         created_s: 0,
         touched_in: None,
     };
-    replay.content(&key(1), content(2, 2, at(1_000)), Seq(2));
-    replay.content(&key(1), content(1, 1, at(90_000)), Seq(1));
-    replay.content(&key(2), content(2, 3, at(1_000)), Seq(3));
+    replay.content(&key(1), content(2, 2, deadlines(at(1_000))), Seq(2));
+    replay.content(&key(1), content(1, 1, deadlines(at(90_000))), Seq(1));
+    replay.content(&key(2), content(2, 3, deadlines(at(1_000))), Seq(3));
     let index = replay.finish(at(5_000));
     assert_eq!(index.len(), 1);
     let expired = index.lock(&key(1)).expire(at(6_000), 10);

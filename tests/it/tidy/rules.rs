@@ -126,7 +126,9 @@ fn walk(file: &str, stream: TokenStream, found: &mut Vec<Found>) {
                 }
                 "mod" => {
                     let name = ident(&tokens, at + 1).filter(|name| empty_name(name));
-                    name.into_iter().for_each(|n| report(format!("module `{n}` names no thing")));
+                    if let Some(n) = name {
+                        report(format!("module `{n}` names no thing"));
+                    }
                 }
                 "fn" => function(&tokens, at).into_iter().for_each(&mut report),
                 name => stub(&tokens, at, name).into_iter().for_each(&mut report),

@@ -1,0 +1,223 @@
+//! Sequences of operations on a [`LogStore`] over a simulated disk, against a [`MemoryStore`] as the model: each answer must be the same, and so
+//! must every session at the end, after closing and opening again, and after power was lost behind a flush.
+//!
+//! An operation is four bytes: what, which session, how long, how much. Few sessions and short lives, so that sequences meet: the clock is moved
+//! by hand, in steps around the deadlines, and so is the background work, so one input runs one way. What a crash leaves of writes that were not
+//! flushed is for the simulation.
+
+#![no_main]
+
+use std::future::Future;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloakroom::disk::sim::SimDisk;
+use cloakroom::{
+    Access, Durability, Error, Lifetime, LogStore, ManualClock, MemoryStore, Options, SessionKey,
+    SessionStore, Stored, Timestamp, When,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Sessions that a sequence is about.
+const NAMES: usize = 8;
+/// More operations add time, not states.
+const OPERATIONS_MAX: usize = 256;
+/// Small, so that a sequence fills several, and compaction has work.
+const SEGMENT_BYTES: u32 = 64 << 10;
+const PAYLOAD_BYTES_MAX: u32 = 8 << 10;
+/// Rounds of background work after which an answer must be there.
+const STEPS_MAX: usize = 100;
+
+fuzz_target!(|data: &[u8]| {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let disk = SimDisk::new(data.len() as u64);
+    let name = |n: usize| [SessionKey::of(&[u8::try_from(n).unwrap_or(0)]); 2];
+    let mut pair = Pair {
+        store: open(&disk, &clock),
+        disk,
+        model: MemoryStore::with_options(options(&clock)).expect("the options are valid"),
+        keys: std::array::from_fn(name),
+        clock,
+    };
+    for operation in data.chunks_exact(4).take(OPERATIONS_MAX) {
+        let [what, which, long, much] = [operation[0], operation[1], operation[2], operation[3]];
+        apply(&mut pair, what % 17, usize::from(which) % NAMES, long, much);
+    }
+    compare(&pair);
+    pair.close_and_open();
+    compare(&pair);
+    pair.lose_power_and_open();
+    compare(&pair);
+    pair.ask(pair.store.close()).expect("the store closes");
+});
+
+/// The store and its model, and by which keys each of them knows the sessions: a rotation makes different ones.
+struct Pair {
+    store: LogStore,
+    disk: SimDisk,
+    model: MemoryStore,
+    keys: [[SessionKey; 2]; NAMES],
+    clock: Arc<ManualClock>,
+}
+
+impl Pair {
+    /// The answer of an operation, after as much background work as it needs.
+    #[track_caller]
+    fn ask<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        for _ in 0..STEPS_MAX {
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => return answer,
+                Poll::Pending => self.store.step(),
+            }
+        }
+        panic!("no answer after {STEPS_MAX} rounds of background work");
+    }
+
+    fn close_and_open(&mut self) {
+        self.ask(self.store.close()).expect("the store closes");
+        self.store = open(&self.disk, &self.clock);
+    }
+
+    fn lose_power_and_open(&mut self) {
+        self.ask(self.store.flush()).expect("the store is flushed");
+        self.disk.crash();
+        self.store = open(&self.disk, &self.clock);
+    }
+}
+
+fn options(clock: &Arc<ManualClock>) -> Options {
+    Options {
+        segment_bytes: SEGMENT_BYTES,
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        unwritten_bytes_max: 64 << 10,
+        durability: Durability::Buffered,
+        clock: Arc::<ManualClock>::clone(clock),
+        ..Options::default()
+    }
+}
+
+/// The store gets a handle of its own, which dies with the power.
+fn open(disk: &SimDisk, clock: &Arc<ManualClock>) -> LogStore {
+    LogStore::open_by_hand(Arc::new(disk.clone()), options(clock)).expect("what was flushed or closed opens")
+}
+
+fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
+    let [mine, models] = pair.keys[which];
+    let (store, model) = (&pair.store, &pair.model);
+    // Up to the longest payload and one byte beyond.
+    let payload = Bytes::from(vec![much; usize::from(long) * 33 % (PAYLOAD_BYTES_MAX as usize + 2)]);
+    match what {
+        0..=2 => {
+            let when = if what == 2 { When::Always(lifetime(long)) } else { When::Absent(lifetime(long)) };
+            let got = pair.ask(store.write(mine, payload.clone(), when));
+            same(got.map(drop), pair.ask(model.write(models, payload, when)).map(drop));
+        }
+        3 | 4 => {
+            let got = pair.ask(store.put(mine, payload.clone())).map(|version| version.is_some());
+            same(got, pair.ask(model.put(models, payload)).map(|version| version.is_some()));
+        }
+        5 => put_if(pair, which, payload, much.is_multiple_of(2)),
+        6 | 7 => {
+            let access = if what == 6 { Access::Peek } else { Access::Touch };
+            let got = pair.ask(store.get(mine, access)).map(|s| s.map(seen));
+            same(got, pair.ask(model.get(models, access)).map(|s| s.map(seen)));
+        }
+        8 => same(pair.ask(store.touch(mine)), pair.ask(model.touch(models))),
+        9 => {
+            let life = lifetime(long);
+            same(pair.ask(store.set_lifetime(mine, life)), pair.ask(model.set_lifetime(models, life)));
+        }
+        10 => same(pair.ask(store.delete(mine)), pair.ask(model.delete(models))),
+        11 => match (pair.ask(store.rotate(mine)), pair.ask(model.rotate(models))) {
+            (Ok(Some(new)), Ok(Some(models_new))) => {
+                assert!(
+                    pair.ask(store.get(mine, Access::Peek)).expect("it reads").is_none(),
+                    "the old id lives"
+                );
+                pair.keys[which] = [new.key(), models_new.key()];
+            }
+            (got, expected) => same(got.map(|id| id.is_some()), expected.map(|id| id.is_some())),
+        },
+        12 => same(pair.ask(store.flush()), pair.ask(model.flush())),
+        13 => store.step(),
+        14 => pair.close_and_open(),
+        15 => pair.lose_power_and_open(),
+        _ => pair.clock.advance(Duration::from_millis(u64::from(long) * u64::from(much) / 4)),
+    }
+}
+
+/// Compare-and-swap with the version of now, or with the one before the last write.
+fn put_if(pair: &Pair, which: usize, payload: Bytes, stale: bool) {
+    let [mine, models] = pair.keys[which];
+    let (store, model) = (&pair.store, &pair.model);
+    let read = (pair.ask(store.get(mine, Access::Peek)), pair.ask(model.get(models, Access::Peek)));
+    let (Ok(Some(read)), Ok(Some(models_read))) = read else { return };
+    if stale {
+        let got = pair.ask(store.put(mine, payload.clone())).map(|v| v.is_some());
+        same(got, pair.ask(model.put(models, payload.clone())).map(|v| v.is_some()));
+    }
+    let got = pair.ask(store.put_if(mine, payload.clone(), read.version)).map(|v| v.is_some());
+    same(got, pair.ask(model.put_if(models, payload, models_read.version)).map(|v| v.is_some()));
+}
+
+/// Lifetimes of all kinds, from nothing (which is refused) to half a minute.
+fn lifetime(long: u8) -> Lifetime {
+    let s = |parts: u8| Duration::from_millis(u64::from(parts) * 500);
+    match long % 4 {
+        0 => Lifetime::idle(s(long / 4)),
+        1 => Lifetime::absolute(s(long / 4)),
+        2 => Lifetime::idle(s(long / 8)).and_absolute(s(long / 4)),
+        _ => Lifetime::idle(s(long / 4)).exact(),
+    }
+}
+
+/// What both must agree on: length and hash of the payload, which keep a message short, then the instants. Versions are each store's own, and of the
+/// creation a log keeps the second.
+type Seen = (usize, u64, u64, Timestamp, Option<Timestamp>, Option<Duration>);
+
+fn seen(stored: Stored) -> Seen {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&stored.payload);
+    let created_s = stored.created_at.as_millis() / 1_000;
+    let (len, hash) = (stored.payload.len(), hasher.finish());
+    (len, hash, created_s, stored.expires_at, stored.absolute_at, stored.idle)
+}
+
+#[track_caller]
+fn same<T: PartialEq + std::fmt::Debug>(got: Result<T, Error>, expected: Result<T, Error>) {
+    match (got, expected) {
+        (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+        (Err(got), Err(expected)) => {
+            let kinds = (std::mem::discriminant(&got), std::mem::discriminant(&expected));
+            assert!(kinds.0 == kinds.1, "{got} where the model says: {expected}");
+        }
+        (got, expected) => panic!("{got:?} where the model says {expected:?}"),
+    }
+}
+
+fn compare(pair: &Pair) {
+    let mut live = 0;
+    for [mine, models] in pair.keys {
+        let got = pair.ask(pair.store.get(mine, Access::Peek)).expect("it reads").map(seen);
+        let expected = pair.ask(pair.model.get(models, Access::Peek)).expect("it reads").map(seen);
+        live += usize::from(expected.is_some());
+        assert_eq!(got, expected);
+    }
+    let (mut listed, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = pair.ask(pair.store.keys(cursor, 3)).expect("it reads");
+        listed.extend(page.keys);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    listed.sort();
+    listed.dedup();
+    assert_eq!(listed.len(), live, "a walk met sessions that are not there, or missed some");
+}

@@ -1,0 +1,82 @@
+//! Writes the first inputs of each target below `corpus/`, next to this package: small programs of bytes that reach the usual paths.
+//!
+//! They are made, not kept, so that they cannot fall behind the format they speak.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use cloakroom::{Access, Lifetime, MemoryStore, Session, SessionId, SessionStore as _};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let id = SessionId::random()?.to_text();
+    let ids = [id.clone(), format!("{id}="), "A".repeat(43), "_".repeat(43), format!("{}B", "A".repeat(42))];
+    write("session_id", ids.iter().map(String::as_bytes))?;
+
+    let mut payloads = vec![Vec::new()];
+    for fields in [0, 1, 3, 200] {
+        payloads.push(payload(fields).await?);
+    }
+    write("session_payload", payloads.iter().map(Vec::as_slice))?;
+
+    write("operations", operations().iter().map(Vec::as_slice))?;
+    Ok(())
+}
+
+/// What a session of so many fields is stored as.
+async fn payload(fields: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let store = MemoryStore::new();
+    let mut session = Session::new(Lifetime::idle(Duration::from_secs(60)));
+    session.insert("user", &42)?;
+    session.save(&store).await?;
+    session.remove("user");
+    for n in 0..fields {
+        session.insert(&format!("field {n}"), &vec!["value"; n % 5])?;
+    }
+    session.save(&store).await?;
+    let id = session.id().ok_or("a saved session has an id")?;
+    let stored = store.get(id.key(), Access::Peek).await?.ok_or("it is live")?;
+    Ok(stored.payload.to_vec())
+}
+
+/// Sequences of the four-byte operations that the target reads.
+fn operations() -> Vec<Vec<u8>> {
+    let life = [
+        [0, 1, 80, 7],
+        [6, 1, 0, 0],
+        [3, 1, 90, 8],
+        [5, 1, 20, 1],
+        [5, 1, 20, 2],
+        [8, 1, 0, 0],
+        [16, 0, 200, 60],
+        [7, 1, 0, 0],
+        [11, 1, 0, 0],
+        [6, 1, 0, 0],
+        [14, 0, 0, 0],
+        [6, 1, 0, 0],
+        [10, 1, 0, 0],
+        [3, 1, 5, 5],
+        [14, 0, 0, 0],
+    ];
+    // Rotated, shortened, expired: nothing of it may come back after power loss.
+    let shortened = [[2, 4, 176, 254], [11, 4, 0, 2], [9, 4, 63, 0], [15, 0, 0, 20], [16, 4, 255, 239]];
+    let each = [0, 1, 2, 3].map(|kind| {
+        let made = (0..8).map(|n| [2, n, 40 + 4 * n + kind, n]);
+        let moved = (0..8)
+            .flat_map(|n| [[16, 0, 255, 20], [7, n, 0, 0], [9, n, 60 + kind, 0], [14 + kind % 2, 0, 0, 0]]);
+        made.chain(moved).flatten().collect()
+    });
+    let churn = (0..240).flat_map(|n| [2 + u8::from(n % 3 == 0), n, 255, n]).collect();
+    [life.concat(), shortened.concat(), churn].into_iter().chain(each).collect()
+}
+
+fn write<'a>(target: &str, inputs: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder)?;
+    for (number, input) in inputs.enumerate() {
+        fs::write(folder.join(format!("seed-{number}")), input)?;
+    }
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloakroom::disk::sim::{DirOps, SimDisk};
-use cloakroom::{Durability, Lifetime, OpenError};
+use cloakroom::{Durability, Lifetime, OpenError, SessionKey, When};
 
 use crate::support::history::{Op, Step};
 use crate::support::life::Life;
@@ -90,12 +90,11 @@ fn foreign_folder_is_refused_and_left_alone() {
 /// A store with a sealed segment and an active one, all synced, ended by power loss.
 fn damaged_soon(seed: u64) -> Life {
     let mut life = Life::open(SimDisk::new(seed));
-    for round in 0..3 {
-        for name in 0..10 {
-            let op = Op::Upsert { name, len: 2_000 + round, lifetime: HOUR };
-            assert!(life.apply(Step { op, durability: Durability::Sync }));
-        }
+    for n in 0..60_u32 {
+        let key = SessionKey::of(&n.to_be_bytes());
+        assert!(life.write(key, 2_000, When::Absent(HOUR), Durability::Sync));
     }
+    life.step();
     life.end(End::PowerLoss);
     life
 }

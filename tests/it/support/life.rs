@@ -110,7 +110,9 @@ impl Life {
 
     /// Ends the store's life; the machine is on again afterwards.
     pub fn end(&mut self, end: End) {
-        self.time_max = self.time_max.max(self.now());
+        if self.store.is_some() {
+            self.time_max = self.time_max.max(self.now());
+        }
         match end {
             End::Kill => self.disk.kill(),
             End::PowerLoss if self.disk.has_power() => self.disk.crash(),
@@ -118,6 +120,7 @@ impl Life {
             End::Close => {
                 let store = self.store();
                 drive(store, store.close()).expect("a close by hand is done at once").unwrap();
+                self.model.keep_time(self.now());
             }
         }
         self.store = None;
@@ -125,7 +128,11 @@ impl Life {
 
     /// Opens a store after `end`, and checks that it holds what it may.
     pub fn begin(&mut self, end: End) -> Result<(), OpenError> {
-        let store = LogStore::open_by_hand(Arc::new(self.disk.clone()), self.options.clone())?;
+        let opened = LogStore::open_by_hand(Arc::new(self.disk.clone()), self.options.clone());
+        let time_was_max = self.time_max;
+        // Also an open that fails may have written down what time it was.
+        self.time_max = self.time_max.max(self.clock.wall());
+        let store = opened?;
         if !self.disk.has_power() {
             // The power went when all that matters was done: nobody saw what this life found.
             return Ok(());
@@ -134,10 +141,11 @@ impl Life {
         if end != End::PowerLoss {
             assert_eq!(report.torn_bytes, 0, "only power loss tears\n{}", self.trace());
         }
-        self.set_time(&store, end);
+        self.set_time(&store, end, time_was_max);
         self.store = Some(store);
         let found = self.observe();
         let now = self.now();
+        self.model.keep_time(now);
         if let Err(complaint) = self.model.reborn(end, &found, now) {
             panic!("after {end:?}: {complaint}\n{}", self.trace());
         }
@@ -154,10 +162,10 @@ impl Life {
     }
 
     /// Learns what time it is for the new store: the wall's, unless that stepped back. Then a session is needed to find out.
-    fn set_time(&mut self, store: &LogStore, end: End) {
+    fn set_time(&mut self, store: &LogStore, end: End, time_was_max: Timestamp) {
         let (wall, uptime) = (self.clock.wall(), self.clock.uptime());
         self.started = (wall, uptime);
-        if wall >= self.time_max {
+        if wall >= time_was_max {
             return;
         }
         let day = Duration::from_secs(86_400);
@@ -170,14 +178,15 @@ impl Life {
         let now = Timestamp::default()
             .saturating_add(stored.expires_at.saturating_since(Timestamp::default().saturating_add(day)));
         let least = match end {
-            End::Close => self.time_max,
             End::Kill => self.model.time_kept_by_kill,
-            End::PowerLoss => self.model.time_kept_by_power_loss,
+            End::Close | End::PowerLoss => self.model.time_kept_by_power_loss,
         };
         assert!(
             now >= least.max(wall) && now <= self.time_max,
-            "{now:?} of {least:?} to {:?}",
-            self.time_max
+            "after {end:?} it is {now:?}, not {least:?} to {:?}
+{}",
+            self.time_max,
+            self.trace()
         );
         self.started = (now, uptime);
     }
@@ -245,32 +254,37 @@ impl Life {
     fn reopen(&mut self) -> bool {
         let now = self.now();
         let store = self.store.take().expect("a store is open");
+        self.time_max = self.time_max.max(now);
         let closed = drive(&store, store.close()).expect("a close by hand is done at once");
         drop(store);
         if !self.disk.has_power() {
-            // An end that could not be written down is no loss, but what was not synced is not known to be safe.
+            // All is synced, though neither the end nor the time of it may have been written down.
             if closed.is_ok() {
-                let begun = self.model.begin();
-                self.model.acknowledge(begun, End::PowerLoss, now);
+                self.closed_without_power();
             }
             return false;
         }
         closed.unwrap();
-        self.time_max = self.time_max.max(now);
+        self.model.keep_time(now);
         match self.begin(End::Close) {
             Ok(()) => self.disk.has_power(),
             Err(e) if self.disk.has_power() => {
                 panic!("after a close it does not open: {e}\n{}", self.trace())
             }
             Err(_) => {
-                let begun = self.model.begin();
-                self.model.acknowledge(begun, End::PowerLoss, now);
+                self.closed_without_power();
                 false
             }
         }
     }
 
-    fn write(&mut self, key: SessionKey, len: usize, when: When, durability: Durability) -> bool {
+    fn closed_without_power(&mut self) {
+        let begun = self.model.begin();
+        self.model.acknowledge(begun, End::PowerLoss, Timestamp::default());
+    }
+
+    /// Writes a payload of `len` bytes under a key, on a condition.
+    pub fn write(&mut self, key: SessionKey, len: usize, when: When, durability: Durability) -> bool {
         let now = self.now();
         let payload = self.payload(len);
         let live = self.model.live(key, now).cloned();

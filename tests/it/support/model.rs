@@ -166,6 +166,12 @@ impl Model {
         }
     }
 
+    /// A close, or an open, wrote down what time it is.
+    pub fn keep_time(&mut self, now: Timestamp) {
+        self.time_kept_by_kill = self.time_kept_by_kill.max(now);
+        self.time_kept_by_power_loss = self.time_kept_by_power_loss.max(now);
+    }
+
     /// Checks what a new life found, by key; from then on only that counts. `Err` says what is wrong.
     pub fn reborn(
         &mut self,

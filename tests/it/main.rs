@@ -3,6 +3,8 @@
 
 /// The contract of every store, at one instant.
 mod api;
+/// What compaction must not change, and that it ends.
+mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
 /// Histories that end in a crash at every possible moment.

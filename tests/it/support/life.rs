@@ -351,7 +351,8 @@ impl Life {
         self.check(key)
     }
 
-    fn delete(&mut self, key: SessionKey, durability: Durability) -> bool {
+    /// Deletes a session.
+    pub fn delete(&mut self, key: SessionKey, durability: Durability) -> bool {
         let now = self.now();
         let was_live = self.model.live(key, now).is_some();
         let op = self.model.begin();

@@ -3,7 +3,8 @@
 //! # Why a crash at any call leaves a list that opens (P6)
 //!
 //! 1. `MANIFEST.new` is written and synced under a name that nobody reads: a crash leaves the old list.
-//! 2. `MANIFEST.old` gets the bytes that are about to be replaced, for salvage alone; no open reads it, so its own loss costs nothing.
+//! 2. `MANIFEST.old` gets the bytes that are about to be replaced, for salvage alone; no open reads it, so its own loss costs nothing. A list
+//!    of nothing is not kept: the first of a store replaces no file, and a `MANIFEST.old` without a `MANIFEST` tells of a lost one.
 //! 3. The rename is atomic: the old list or the new one, each whole and synced.
 //! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
 //!    is never durable before the list that allows it.

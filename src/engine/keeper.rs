@@ -164,13 +164,14 @@ impl Engine {
         None
     }
 
-    /// All the work there is, done by the caller: for a store without threads.
+    /// All the work there is, done by the caller: for a store without threads. What is staged is written last, since threads may
+    /// compact while records wait to be written, and a simulation should meet the worst that they can do.
     #[cfg(feature = "sim")]
     pub(crate) fn step(&self) {
-        while self.log.write_next() {}
-        self.log.sync_next();
         self.keep();
         self.compact();
+        while self.log.write_next() {}
+        self.log.sync_next();
     }
 
     /// Takes no more operations and ends the threads; the last one finishes. Returns at once.

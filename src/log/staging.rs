@@ -245,6 +245,15 @@ impl Staging {
         Some(group)
     }
 
+    /// Where the last record ends that was staged, or the last group of a segment behind it.
+    pub(crate) fn records_end(&self) -> Position {
+        match self.ended.back() {
+            _ if self.open.records > 0 => self.open.end_position(),
+            Some(ended) => ended.end_position(),
+            None => self.data_end,
+        }
+    }
+
     /// A record that may not be readable through its segment yet.
     pub(crate) fn find(&self, address: Address) -> Option<Vec<u8>> {
         let groups = self.in_flight.as_deref().into_iter().chain(&self.ended).chain([&self.open]);

@@ -240,15 +240,17 @@ impl Log {
         true
     }
 
-    /// Makes all that is staged now durable, on the calling thread.
-    pub(crate) fn settle(&self) -> std::io::Result<()> {
-        // Groups are written one after another, so after this many turns those of now are written, whoever wrote them.
-        let groups = self.staging.lock().ended.len() + 1;
-        for _ in 0..groups {
+    /// Writes and syncs all that is staged now, here and at once.
+    pub(crate) fn settle(&self) -> Outcome {
+        let end = self.staging.lock().records_end();
+        while self.durable() < end {
+            if let Some(cause) = self.poisoned() {
+                return Err(cause);
+            }
             self.write_next();
+            self.sync_next();
         }
-        self.sync_next();
-        self.poisoned().map_or(Ok(()), |cause| Err(std::io::Error::other(&*cause)))
+        Ok(())
     }
 
     /// Asks for a group without records, if the last one does not say that all records before it are durable, or if

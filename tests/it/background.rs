@@ -186,7 +186,7 @@ async fn second_open_is_refused_with_the_holder_and_waits_if_asked() {
 async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    std::fs::File::create(&file).unwrap();
+    tempfile::NamedTempFile::new_in(folder.path()).unwrap().persist(&file).unwrap();
     let refused = LogStore::open(file.join("sessions"), Options::default()).await.unwrap_err();
     let message = refused.to_string();
     assert!(message.contains("file/sessions") && message.starts_with("cannot "), "{message}");

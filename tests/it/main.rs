@@ -5,15 +5,23 @@
 mod api;
 /// What goes on behind the operations, with threads.
 mod background;
+/// What compaction must not change, and that it ends.
+mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
+/// Histories that end in a crash at every possible moment.
+mod durability;
 /// The contract of every store, as time passes.
 mod expiry;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// What opening does with folders that are half made, torn, damaged or foreign.
+mod recovery;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.
 mod stores;
+/// Histories, the model of what a crash may leave, and one life of a store after another.
+mod support;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;

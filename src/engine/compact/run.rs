@@ -14,7 +14,8 @@
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
 //! 1. Copies are written and synced under names that no manifest lists, and the folder is synced: orphans after a crash.
-//!    Then all that was staged is synced: a record is dead because of a later one, which must be on the device before it goes.
+//!    The log is synced up to the last record that was staged when the records were judged: what made a record dead may have been
+//!    staged and no more, and if power loss took it after the record was dropped, neither would be left.
 //! 2. One new manifest lists the copies and not the originals. Before it is durable the originals count, after it the copies do; every
 //!    record staged meanwhile is in the stream. Both give the same sessions.
 //! 3. The slots are pointed at the copies, each only if it still points at the original: a fresh write wins. This is memory alone.
@@ -138,15 +139,19 @@ impl Engine {
             survivors.extend(found);
         }
         let Some((moved, copies)) = self.copy(survivors, made)? else { return Ok(false) };
-        if !copies.is_empty() {
-            self.disk.sync_folder()?;
+        self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;
+        if !copies.is_empty()
+            && let Err(e) = self.disk.sync_folder()
+        {
+            // A later call may say `Ok` with the names gone, so there is none.
+            self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new());
+            return Ok(false);
         }
         for copy in &copies {
+            self.counters.compacted_bytes.fetch_add(copy.written().into(), Ordering::Relaxed);
             copy.warm_up();
             self.table.put(copy);
         }
-        // What took the place of a dead record must not be lost with the power once that record is gone.
-        self.log.settle()?;
         if !self.list_copies(victims, &copies) {
             return Ok(false);
         }
@@ -269,7 +274,6 @@ impl Engine {
 
     /// Waits as long as `bytes` may take; says whether the store is to end.
     fn pause(&self, bytes: u64) -> bool {
-        self.counters.compacted_bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.threads == crate::engine::Threads::Own {
             let nanos =
                 u128::from(bytes) * 1_000_000_000 / u128::from(self.options.compaction_bytes_per_second);

@@ -1,0 +1,191 @@
+//! What compaction must not change, whatever ends it; and that it ends.
+//!
+//! Goal: to refute that a session lives or dies by where its records lie (P1, P2, P4), and that disk space is bounded (P9). Method: small
+//! segments, histories that leave one kind of record alone in a segment, and a restart after each.
+
+use std::time::Duration;
+
+use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
+use cloakroom::{Durability, Lifetime, SessionKey, SessionStore, When};
+
+use crate::support::history::{Op, Step, history};
+use crate::support::life::{Life, SEGMENT_BYTES};
+use crate::support::model::End;
+use crate::support::{Replay, budget, seeds};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Files that are neither segments nor copies of cut-off bytes: manifests and their kin.
+const OTHER_BYTES_MAX: u64 = 16 << 10;
+
+/// Steps after which background work that goes on will go on for ever.
+const STEPS_MAX: usize = 300;
+
+#[track_caller]
+fn sync(life: &mut Life, op: Op) {
+    assert!(life.apply(Step { op, durability: Durability::Sync }));
+}
+
+/// Writes and forgets as much as a segment holds, so that the stream goes on in another.
+fn turn(life: &mut Life) {
+    for n in 0..14_u8 {
+        let key = SessionKey::of(&[n, 1]);
+        assert!(life.write(key, 5_000, When::Always(Lifetime::idle(HOUR)), Durability::Sync));
+    }
+    for n in 0..14_u8 {
+        assert!(life.delete(SessionKey::of(&[n, 1]), Durability::Sync));
+    }
+}
+
+/// Lets the background work come to its end, and checks what is left of the disk then.
+#[track_caller]
+fn settle(life: &Life) {
+    let quiet = (0..STEPS_MAX).any(|_| {
+        let calls = life.disk.calls();
+        life.step();
+        life.disk.calls() == calls
+    });
+    assert!(quiet, "the background work never ends\n{}", life.trace());
+    let torn = life.disk.names().into_iter().filter(|name| name.starts_with("torn-"));
+    let torn: u64 = torn.map(|name| life.disk.contents(&name).unwrap().len() as u64).sum();
+    let (used, stats) = (life.disk.used_bytes() - torn, life.store().stats());
+    let allowed = 2 * stats.live_bytes + 2 * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
+    assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}\n{}", life.trace());
+}
+
+#[test]
+fn background_work_ends_and_leaves_no_more_on_disk_than_allowed() {
+    for seed in seeds(1..30) {
+        let _replay = Replay("space".into(), seed);
+        let mut life = Life::open(SimDisk::new(seed));
+        for part in history(seed, usize::try_from(budget(600)).unwrap()).chunks(60) {
+            part.iter().for_each(|step| assert!(life.apply(*step)));
+            settle(&life);
+        }
+    }
+}
+
+#[test]
+fn shortened_session_that_expired_does_not_come_back() {
+    for (shorten, crash) in [(0, End::PowerLoss), (1, End::PowerLoss), (2, End::Close), (1, End::Kill)] {
+        let mut life = Life::open(SimDisk::new(1));
+        sync(&mut life, Op::Create { name: 0, len: 5_000, lifetime: Lifetime::idle(10 * HOUR) });
+        // So that the segment of the first version stays.
+        for name in 1..9 {
+            sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(10 * HOUR) });
+        }
+        turn(&mut life);
+        let lifetime = Lifetime::absolute(MINUTE);
+        match shorten {
+            0 => sync(&mut life, Op::SetLifetime { name: 0, lifetime }),
+            1 => sync(&mut life, Op::Upsert { name: 0, len: 100, lifetime }),
+            _ => {
+                sync(&mut life, Op::Rotate { name: 0 });
+                sync(&mut life, Op::SetLifetime { name: 0, lifetime });
+            }
+        }
+        turn(&mut life);
+        sync(&mut life, Op::Advance { by: 2 * MINUTE });
+        // After each step of expiry and compaction.
+        for _ in 0..4 {
+            life.again(crash);
+            life.step();
+        }
+        settle(&life);
+        life.again(crash);
+        turn(&mut life);
+        settle(&life);
+        life.again(crash);
+        assert!(life.check(life.key(0)));
+    }
+}
+
+#[test]
+fn deleted_session_does_not_come_back_when_its_tombstone_is_dropped() {
+    let mut life = Life::open(SimDisk::new(1));
+    for name in 0..9 {
+        sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(HOUR) });
+    }
+    turn(&mut life);
+    sync(&mut life, Op::Delete { name: 0 });
+    turn(&mut life);
+    for _ in 0..20 {
+        sync(&mut life, Op::Touch { name: 1 });
+        sync(&mut life, Op::Advance { by: HOUR / 8 });
+        settle(&life);
+        life.again(End::PowerLoss);
+        assert!(life.check(life.key(0)));
+    }
+}
+
+#[test]
+fn touch_whose_segment_holds_nothing_else_is_kept() {
+    let mut life = Life::open(SimDisk::new(1));
+    for name in 0..9 {
+        sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(HOUR) });
+    }
+    turn(&mut life);
+    for round in 0..6 {
+        sync(&mut life, Op::Advance { by: HOUR * 3 / 4 });
+        (0..9).for_each(|name| sync(&mut life, Op::Touch { name }));
+        turn(&mut life);
+        settle(&life);
+        life.again(if round % 2 == 0 { End::PowerLoss } else { End::Close });
+        assert_eq!(life.model.live_count(life.now()), 9);
+    }
+}
+
+#[test]
+fn newer_record_that_power_loss_takes_leaves_the_older_one() {
+    for seed in seeds(0..40) {
+        let _replay = Replay("unsynced".into(), seed);
+        let mut life = Life::open(SimDisk::new(seed));
+        life.disk.dir_ops(DirOps::Any);
+        for name in 0..9 {
+            sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(HOUR) });
+        }
+        turn(&mut life);
+        settle(&life);
+        // All that the first segment holds is dead now, by records that nobody waits for.
+        for name in 0..9 {
+            let op = match seed % 3 {
+                0 => Op::Put { name, len: 10 },
+                1 => Op::Delete { name },
+                _ => Op::Rotate { name },
+            };
+            if seed % 3 < 2 {
+                assert!(life.apply(Step { op, durability: Durability::Buffered }));
+            } else {
+                sync(&mut life, op);
+            }
+        }
+        life.disk.crash_at_call(1 + seed);
+        life.step();
+        life.step();
+        life.again(End::PowerLoss);
+    }
+}
+
+#[test]
+fn compaction_that_fails_loses_nothing_and_leaves_nothing_behind() {
+    let calls = [Call::Create, Call::Write, Call::Sync, Call::SyncFolder, Call::Rename, Call::Truncate];
+    for (call, fault) in calls.into_iter().flat_map(|call| [(call, Fault::Enospc), (call, Fault::Eio)]) {
+        for n in 1..8 {
+            let mut life = Life::open(SimDisk::new(n));
+            for name in 0..9 {
+                sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(HOUR) });
+            }
+            turn(&mut life);
+            (0..6).for_each(|name| sync(&mut life, Op::Delete { name }));
+            life.disk.fail_call_of(call, n, fault);
+            for _ in 0..20 {
+                life.step();
+            }
+            (0..9).for_each(|name| assert!(life.check(life.key(name)), "{call:?} {n} {fault:?}"));
+            life.again(if n % 2 == 0 { End::Kill } else { End::PowerLoss });
+            settle(&life);
+            life.again(End::PowerLoss);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What was acknowledged is kept, what is gone stays gone, and it always opens: histories that end at every possible moment.
+//!
+//! Goal: to refute the promises P1, P2, P4, P5, P6 and P7. Method: one history runs once to count the disk's calls; then it runs again and again,
+//! and the power goes, or the process is killed, at another moment each time; what the next life finds must be explained by the model.
+
+use std::time::Duration;
+
+use cloakroom::disk::sim::{DirOps, SimDisk};
+use cloakroom::{Clock, ManualClock, Timestamp};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use crate::support::history::{Step, history};
+use crate::support::life::Life;
+use crate::support::model::End;
+use crate::support::{Replay, budget, seeds, spread};
+
+const HISTORY_LEN: usize = 200;
+
+fn disk(seed: u64, dir_ops: DirOps) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.dir_ops(dir_ops);
+    disk
+}
+
+/// Runs a history until its end or until the power goes; says how many operations were done.
+fn run(life: &mut Life, steps: &[Step]) -> usize {
+    steps.iter().position(|step| !life.apply(*step)).unwrap_or(steps.len())
+}
+
+/// Runs a history that the power ends in the midst of the `n`-th call, and opens it afterwards.
+fn lose_power_at(seed: u64, dir_ops: DirOps, steps: &[Step], n: u64) -> Life {
+    let mut life = Life::new(disk(seed ^ n, dir_ops));
+    life.disk.crash_at_call(n);
+    let opened = life.begin(End::Close);
+    if opened.is_ok() && life.disk.has_power() {
+        run(&mut life, steps);
+    }
+    assert!(!life.disk.has_power(), "call {n} was never made");
+    life.again(End::PowerLoss);
+    life
+}
+
+fn calls_of(seed: u64, steps: &[Step]) -> u64 {
+    let mut life = Life::open(disk(seed, DirOps::Ordered));
+    assert_eq!(run(&mut life, steps), steps.len());
+    life.disk.calls()
+}
+
+#[test]
+fn power_loss_at_any_call_leaves_what_was_acknowledged() {
+    for seed in seeds([1, 2, 3, 4]) {
+        let _replay = Replay("power loss".into(), seed);
+        let steps = history(seed, HISTORY_LEN);
+        let calls = calls_of(seed, &steps);
+        for dir_ops in [DirOps::Ordered, DirOps::Any] {
+            for n in spread(calls, budget(250), seed) {
+                let mut life = lose_power_at(seed, dir_ops, &steps, n);
+                // It opens a second time, and nothing has changed.
+                let found = life.observe();
+                life.again(End::Kill);
+                assert_eq!(life.observe(), found);
+            }
+        }
+    }
+}
+
+#[test]
+fn power_loss_during_recovery_leaves_what_was_acknowledged() {
+    for seed in seeds([11, 12]) {
+        let _replay = Replay("power loss during recovery".into(), seed);
+        let steps = history(seed, HISTORY_LEN);
+        let calls = calls_of(seed, &steps);
+        for (dir_ops, n) in [DirOps::Ordered, DirOps::Any]
+            .into_iter()
+            .flat_map(|d| spread(calls, budget(40), seed).map(move |n| (d, n)))
+        {
+            // Each call of the recovery in turn; the disk of the next try is the one that the last left.
+            let mut life = Life::new(disk(seed ^ n, dir_ops));
+            life.disk.crash_at_call(n);
+            if life.begin(End::Close).is_ok() && life.disk.has_power() {
+                run(&mut life, &steps);
+            }
+            for call in 1.. {
+                life.end(End::PowerLoss);
+                life.disk.crash_at_call(call);
+                let opened = life.begin(End::PowerLoss);
+                if life.disk.has_power() {
+                    opened.unwrap();
+                    break;
+                }
+            }
+            let found = life.observe();
+            life.again(End::PowerLoss);
+            assert_eq!(life.observe(), found, "opening twice changes nothing");
+        }
+    }
+}
+
+#[test]
+fn kill_after_any_operation_leaves_what_was_acknowledged() {
+    for seed in seeds([21, 22, 23]) {
+        let _replay = Replay("kill".into(), seed);
+        let steps = history(seed, HISTORY_LEN);
+        for n in spread(HISTORY_LEN as u64, budget(100), seed) {
+            let mut life = Life::open(disk(seed ^ n, DirOps::Ordered));
+            let n = usize::try_from(n).unwrap();
+            assert_eq!(run(&mut life, &steps[..n]), n);
+            life.again(End::Kill);
+            let found = life.observe();
+            // What a killed process left in memory of the kernel, the next one has put on the device.
+            life.again(End::PowerLoss);
+            assert_eq!(life.observe(), found);
+        }
+    }
+}
+
+#[test]
+fn many_lives_of_one_store_keep_their_promises() {
+    for seed in seeds(31..41) {
+        let _replay = Replay("many lives".into(), seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let dir_ops = if seed % 2 == 0 { DirOps::Ordered } else { DirOps::Any };
+        let mut life = Life::open(disk(seed, dir_ops));
+        for _ in 0..budget(40) {
+            let steps = history(rng.random(), rng.random_range(1..120));
+            let end = if rng.random_bool(0.7) { End::PowerLoss } else { End::Kill };
+            if end == End::PowerLoss {
+                life.disk.crash_at_call(rng.random_range(1..600));
+            }
+            run(&mut life, &steps);
+            life.end(if life.disk.has_power() { end } else { End::PowerLoss });
+            move_wall(&life.clock, &mut rng);
+            begin_whatever_it_takes(&mut life, end, &mut rng);
+        }
+    }
+}
+
+/// Between two lives some time passes, or the wall clock is set back.
+fn move_wall(clock: &ManualClock, rng: &mut Xoshiro256PlusPlus) {
+    let by = Duration::from_millis(rng.random_range(0..100_000));
+    match rng.random_range(0..4) {
+        0 => clock.advance(by),
+        1 => clock.set_wall(
+            Timestamp::default()
+                .saturating_add(clock.wall().saturating_since(Timestamp::default().saturating_add(by))),
+        ),
+        _ => {}
+    }
+}
+
+/// Opens the store; now and then the power goes meanwhile.
+fn begin_whatever_it_takes(life: &mut Life, mut end: End, rng: &mut Xoshiro256PlusPlus) {
+    loop {
+        if rng.random_bool(0.3) {
+            life.disk.crash_at_call(rng.random_range(1..40));
+        }
+        let opened = life.begin(end);
+        if life.disk.has_power() {
+            opened.unwrap();
+            return;
+        }
+        end = End::PowerLoss;
+        life.end(end);
+    }
+}

@@ -1,0 +1,281 @@
+//! What opening does with a folder that is half made, torn, damaged, or not a store's.
+//!
+//! Goal: to refute P6 and P7, one case at a time. Method: a simulated disk is brought into the state in question, byte by byte where need be; a
+//! refused folder is compared with what it was before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloakroom::disk::sim::{DirOps, SimDisk};
+use cloakroom::{Access, Durability, Lifetime, LogStore, OpenError, SessionKey, SessionStore, When};
+
+use crate::support::history::{Op, Step};
+use crate::support::life::{Life, drive};
+use crate::support::model::End;
+use crate::support::{Replay, seeds};
+
+const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
+
+fn create(name: usize, len: usize) -> Step {
+    Step { op: Op::Create { name, len, lifetime: HOUR }, durability: Durability::Sync }
+}
+
+/// Every file of a disk.
+fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
+    disk.names().into_iter().map(|name| (name.clone(), disk.contents(&name).unwrap())).collect()
+}
+
+fn segments(disk: &SimDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| has_ending(name, "seg")).collect()
+}
+
+fn has_ending(name: &str, ending: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, last)| last == ending)
+}
+
+/// Opening is refused for damage, and leaves every file as it was; gives the file and the offset that are named.
+#[track_caller]
+fn refused(life: &mut Life) -> (String, u64) {
+    let before = files(&life.disk);
+    let named = match life.begin(End::Close) {
+        Err(OpenError::Damaged { file, offset, cure, .. }) => {
+            assert!(!cure.is_empty());
+            (file, offset)
+        }
+        other => panic!("damage was met with {other:?}"),
+    };
+    assert!(files(&life.disk) == before, "the files were changed");
+    named
+}
+
+/// Where a mark that a payload has stands in a file.
+#[track_caller]
+fn find(disk: &SimDisk, name: &str, bytes: &[u8]) -> u64 {
+    let contents = disk.contents(name).unwrap();
+    contents.windows(bytes.len()).position(|window| window == bytes).unwrap() as u64
+}
+
+#[test]
+fn half_created_folder_opens_cleanly() {
+    let calls = Life::open(SimDisk::new(0)).disk.calls();
+    for seed in seeds(0..30) {
+        let _replay = Replay("first open".into(), seed);
+        for (dir_ops, n) in
+            [DirOps::Ordered, DirOps::Any].into_iter().flat_map(|d| (1..=calls).map(move |n| (d, n)))
+        {
+            let mut life = Life::new(SimDisk::new(seed));
+            life.disk.dir_ops(dir_ops);
+            life.disk.crash_at_call(n);
+            // Removing what does not matter may fail unseen.
+            drop(life.begin(End::Close));
+            life.again(End::PowerLoss);
+            assert!(life.apply(create(0, 10)));
+            life.again(End::Kill);
+        }
+    }
+}
+
+#[test]
+fn foreign_folder_is_refused_and_left_alone() {
+    let mut life = Life::new(SimDisk::new(1));
+    life.disk.set_contents("holiday.jpg", b"a coat at the sea");
+    let before = files(&life.disk);
+    match life.begin(End::Close) {
+        Err(OpenError::ForeignFolder { example, .. }) => assert_eq!(example, "holiday.jpg"),
+        other => panic!("{other:?}"),
+    }
+    assert!(files(&life.disk) == before);
+}
+
+/// A store with a sealed segment and an active one, all synced, ended by power loss.
+fn damaged_soon(seed: u64) -> Life {
+    let mut life = Life::open(SimDisk::new(seed));
+    for n in 0..60_u32 {
+        let key = SessionKey::of(&n.to_be_bytes());
+        assert!(life.write(key, 2_000, When::Absent(HOUR), Durability::Sync));
+    }
+    life.step();
+    life.end(End::PowerLoss);
+    life
+}
+
+#[test]
+fn missing_segment_that_is_listed_is_refused() {
+    let mut life = damaged_soon(1);
+    let copy = life.disk.copy(1);
+    let name = segments(&life.disk)[0].clone();
+    cloakroom::disk::Disk::remove(&copy, &name).unwrap();
+    life.disk = copy;
+    assert_eq!(refused(&mut life).0, name);
+}
+
+#[test]
+fn segment_that_is_too_short_is_refused() {
+    let mut life = damaged_soon(1);
+    let name = segments(&life.disk)[0].clone();
+    let contents = life.disk.contents(&name).unwrap();
+    for len in [0, 63, 64, 500, 30_000] {
+        let copy = life.disk.copy(len as u64);
+        copy.set_contents(&name, &contents[..len]);
+        life.disk = copy;
+        assert_eq!(refused(&mut life).0, name);
+    }
+}
+
+#[test]
+fn flipped_bit_in_the_manifest_is_refused() {
+    let mut life = damaged_soon(1);
+    let len = life.disk.contents("MANIFEST").unwrap().len() as u64;
+    for offset in 0..len {
+        let copy = life.disk.copy(offset);
+        copy.flip_bit("MANIFEST", offset, (offset % 8) as u8).unwrap();
+        let whole = std::mem::replace(&mut life.disk, copy);
+        assert_eq!(refused(&mut life).0, "MANIFEST", "offset {offset}");
+        life.disk = whole;
+    }
+}
+
+#[test]
+fn lost_manifest_is_refused_while_there_are_segments_with_groups() {
+    let mut life = damaged_soon(1);
+    let whole = life.disk.copy(1);
+    for lost in
+        [&["MANIFEST"][..], &["MANIFEST", "MANIFEST.old"], &["MANIFEST", "MANIFEST.old", "MANIFEST.new"]]
+    {
+        life.disk = whole.copy(2);
+        for name in lost {
+            // Which of the others are there is not the point.
+            drop(cloakroom::disk::Disk::remove(&life.disk, name));
+        }
+        assert_eq!(refused(&mut life).0, "MANIFEST", "{lost:?}");
+    }
+}
+
+#[test]
+fn older_manifest_in_place_of_the_newest_is_refused() {
+    let mut life = Life::open(SimDisk::new(1));
+    assert!(life.apply(create(0, 10)));
+    let old = life.disk.contents("MANIFEST").unwrap();
+    for round in 0..6 {
+        for name in 0..10 {
+            let op = Op::Upsert { name, len: 2_000 + round, lifetime: HOUR };
+            assert!(life.apply(Step { op, durability: Durability::Sync }));
+        }
+    }
+    life.end(End::Kill);
+    life.disk.set_contents("MANIFEST", &old);
+    let file = refused(&mut life).0;
+    assert!(file == "MANIFEST" || has_ending(&file, "seg"), "{file}");
+}
+
+/// A payload unlike any other, in each of its parts.
+fn marked(n: u8) -> Bytes {
+    Bytes::from(vec![0xA0 + n; 700])
+}
+
+/// A store that created three marked sessions, each synced before the next; ended. No watermark is above the third.
+fn three_marked(end: End) -> Life {
+    let mut life = Life::open(SimDisk::new(5));
+    for n in 0..3 {
+        let store = life.store().at(Durability::Sync);
+        drive(&store, store.create_as(SessionKey::of(&[n]), marked(n), HOUR)).unwrap().unwrap();
+    }
+    life.end(end);
+    life
+}
+
+/// Opens what a model knows nothing of.
+fn open(life: &Life) -> LogStore {
+    LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone()).unwrap()
+}
+
+/// Which marked sessions there are.
+fn marks(store: &LogStore) -> Vec<u8> {
+    let get = |n: &u8| drive(store, store.get(SessionKey::of(&[*n]), Access::Peek)).unwrap().unwrap();
+    (0..8).filter(|n| get(n).is_some_and(|stored| stored.payload == marked(*n))).collect()
+}
+
+#[test]
+fn torn_tail_is_cut_kept_aside_and_reported() {
+    let life = three_marked(End::Kill);
+    let file = segments(&life.disk)[0].clone();
+    // The third was synced, but nothing on the disk says so: it cannot be told from an end that was never finished.
+    let at = find(&life.disk, &file, &marked(2));
+    life.disk.flip_bit(&file, at + 300, 0).unwrap();
+    let before = life.disk.contents(&file).unwrap();
+    let store = open(&life);
+    assert_eq!(marks(&store), [0, 1]);
+    let report = store.recovery();
+    assert_eq!((report.sessions, report.records), (2, 2));
+    let torn: Vec<_> = life.disk.names().into_iter().filter(|n| n.starts_with("torn-")).collect();
+    assert_eq!(torn.len(), 1, "{torn:?}");
+    let kept = life.disk.contents(&torn[0]).unwrap();
+    assert_eq!(kept.len() as u64, report.torn_bytes);
+    assert!(before.windows(kept.len()).any(|window| window == kept), "not the bytes that were cut");
+    assert!(kept.windows(100).any(|window| window == &marked(2)[..100]));
+    life.disk.kill();
+    drop(store);
+    let store = open(&life);
+    assert_eq!((marks(&store), store.recovery().torn_bytes), (vec![0, 1], 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hole_followed_by_valid_groups_is_a_torn_tail() {
+    let life = Life::new(SimDisk::new(5));
+    let store = LogStore::open_on(Arc::new(life.disk.clone()), life.options.clone()).await.unwrap();
+    // Each in a group of its own, and no group says that one before it was synced.
+    let store = store.at(Durability::Interval(Duration::from_secs(3_600)));
+    for n in 0..3 {
+        store.create_as(SessionKey::of(&[n]), marked(n), HOUR).await.unwrap();
+    }
+    life.disk.kill();
+    drop(store);
+    let file = segments(&life.disk)[0].clone();
+    let at = find(&life.disk, &file, &marked(1));
+    life.disk.flip_bit(&file, at, 3).unwrap();
+    let store = open(&life);
+    assert_eq!(marks(&store), [0]);
+    assert_eq!(store.recovery().torn_bytes, 2 * (48 + 96 + 700));
+}
+
+#[test]
+fn flipped_bit_below_a_later_watermark_is_refused() {
+    for (n, bit) in [(0, 0), (0, 7), (1, 3)] {
+        let mut life = three_marked(End::Kill);
+        let file = segments(&life.disk)[0].clone();
+        let at = find(&life.disk, &file, &marked(n));
+        life.disk.flip_bit(&file, at, bit).unwrap();
+        let (named, offset) = refused(&mut life);
+        // The group that holds it is named: its header and the record's stand before the payload.
+        assert_eq!((named, offset), (file, at - 48 - 96));
+    }
+}
+
+#[test]
+fn flipped_bit_in_a_store_that_fell_idle_is_refused() {
+    let mut life = Life::open(SimDisk::new(5));
+    let store = life.store().at(Durability::Sync);
+    drive(&store, store.create_as(SessionKey::of(b"k"), marked(0), HOUR)).unwrap().unwrap();
+    drop(store);
+    (0..3).for_each(|_| life.step());
+    life.end(End::PowerLoss);
+    let file = segments(&life.disk)[0].clone();
+    let at = find(&life.disk, &file, &marked(0));
+    life.disk.flip_bit(&file, at + 1, 1).unwrap();
+    assert_eq!(refused(&mut life).0, file);
+}
+
+#[test]
+fn flipped_bit_anywhere_in_a_sealed_segment_is_refused() {
+    let mut life = three_marked(End::Close);
+    let file = segments(&life.disk)[0].clone();
+    let len = life.disk.contents(&file).unwrap().len() as u64;
+    let whole = life.disk.copy(1);
+    for offset in (0..len).step_by(7).chain([len - 1]) {
+        life.disk = whole.copy(2);
+        life.disk.flip_bit(&file, offset, 5).unwrap();
+        assert_eq!(refused(&mut life).0, file, "offset {offset}");
+    }
+}

@@ -34,6 +34,13 @@ pub(crate) enum Unchanged {
     Unknown(io::Error),
 }
 
+impl Unchanged {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        let (Self::Kept(e) | Self::Unknown(e)) = self;
+        e.kind()
+    }
+}
+
 /// The list that counts.
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
@@ -78,7 +85,15 @@ impl Catalog {
 }
 
 fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
-    write_new(disk, MANIFEST_NEW, &next.encode(), true).map_err(Unchanged::Kept)?;
+    let bytes = next.encode();
+    let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {
+        // The copy of an older list gives its room to the next, so that a store on a full disk can still let go of segments.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull && disk.remove(MANIFEST_OLD).is_ok() => {
+            write_new(disk, MANIFEST_NEW, &bytes, true)
+        }
+        written => written,
+    };
+    written.map_err(Unchanged::Kept)?;
     // A new store's first list replaces nothing: an old one without a current one would tell of a loss.
     let replaces = !current.segments.is_empty();
     if replaces && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, OpenError, Options, SessionKey, SessionStore,
+    Access, Durability, Error, Lifetime, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore,
 };
 use tokio::task::JoinSet;
 
@@ -104,6 +104,44 @@ async fn every_read_is_of_the_latest_write_while_segments_turn_and_are_compacted
         }
     }
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn walk_meets_every_session_while_segments_come_and_go() {
+    const SESSIONS: u64 = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { read_mode: ReadMode::Pread, ..small_segments() };
+    let store = LogStore::open(folder.path(), options).await.unwrap().at(Durability::Buffered);
+    for number in 0..SESSIONS {
+        store.create_as(key(number), payload(number, 0), HOUR).await.unwrap();
+    }
+    let churn = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for round in 1.. {
+                for number in SESSIONS..SESSIONS + 100 {
+                    if store.upsert(key(number), payload(number, round), HOUR).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    for walk in 0..60 {
+        let (mut met, mut cursor) = (std::collections::HashSet::new(), None);
+        loop {
+            let page = store.keys(cursor, 40).await.unwrap();
+            met.extend(page.keys);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let missed = (0..SESSIONS).filter(|number| !met.contains(&key(*number))).count();
+        assert_eq!(missed, 0, "in walk {walk}");
+    }
+    store.close().await.unwrap();
+    churn.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

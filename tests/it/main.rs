@@ -9,6 +9,8 @@ mod background;
 mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
+/// Starts by a wall clock that may be wrong.
+mod doubt;
 /// Histories that end in a crash at every possible moment.
 mod durability;
 /// The contract of every store, as time passes.

@@ -31,7 +31,7 @@ fn options() -> (Options, Arc<ManualClock>) {
 }
 
 /// Drives a future of a store without threads; `None` if it never ends.
-fn run<T>(store: &LogStore, future: impl Future<Output = T>) -> Option<T> {
+pub fn run<T>(store: &LogStore, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..50 {
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -399,4 +399,20 @@ async fn nothing_is_acknowledged_as_synced_after_a_failed_sync() {
     steps.reach(3);
     assert!(second.await.unwrap().is_err(), "acknowledged at Sync behind a hole");
     assert!(store.close().await.is_err());
+}
+
+#[test]
+fn full_disk_shrinks_once_everything_on_it_has_ended() {
+    let (options, clock) = options();
+    let disk = SimDisk::new(9);
+    let store = open(&disk, &options);
+    (0..300).for_each(|n| put(&store, n, 1_000, Lifetime::absolute(HOUR)));
+    disk.space_bytes(disk.used_bytes());
+    let before = store.stats().segments;
+    clock.advance(HOUR + SECOND);
+    (0..20).for_each(|_| store.step());
+    let after = store.stats();
+    assert!(after.segments < before && after.segments <= 2, "{before} segments, then {after:?}");
+    put(&store, 1, 1_000, Lifetime::absolute(HOUR));
+    assert!(there(&store, 1));
 }

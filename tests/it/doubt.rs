@@ -1,0 +1,77 @@
+//! A start far ahead of the last time the store wrote down: a wall clock that is wrong, or a server that was down for long.
+//!
+//! Goal: by such a time nothing is done that cannot be taken back. Method: a store without threads on the simulated disk, the wall moved
+//! between two opens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::disk::sim::SimDisk;
+use cloakroom::{
+    Access, Clock, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
+};
+
+use crate::moments::run;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Opens the store as a machine does whose wall shows `wall`; gives the clock too.
+fn open_at(disk: &SimDisk, wall: Timestamp) -> (LogStore, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::at(wall));
+    let source = Arc::clone(&clock) as Arc<dyn Clock>;
+    let options =
+        Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, clock: source, ..Options::default() };
+    (LogStore::open_by_hand(Arc::new(disk.clone()), options).unwrap(), clock)
+}
+
+fn there(store: &LogStore, key: SessionKey) -> bool {
+    run(store, store.get(key, Access::Peek)).unwrap().unwrap().is_some()
+}
+
+fn close(store: &LogStore) {
+    run(store, store.close()).unwrap().unwrap();
+}
+
+/// A store with two sessions of two days, closed.
+fn with_two_sessions() -> (SimDisk, SessionKey, SessionKey) {
+    let (disk, kept, deleted) = (SimDisk::new(1), SessionKey::of(b"kept"), SessionKey::of(b"deleted"));
+    let (store, _) = open_at(&disk, START);
+    for key in [kept, deleted] {
+        let created = store.create_as(key, "x".into(), Lifetime::absolute(48 * HOUR));
+        run(&store, created).unwrap().unwrap();
+    }
+    close(&store);
+    (disk, kept, deleted)
+}
+
+#[test]
+fn wild_step_forward_that_is_withdrawn_gives_back_what_only_it_had_expired() {
+    let (disk, kept, deleted) = with_two_sessions();
+    let (store, clock) = open_at(&disk, START.saturating_add(WEEK));
+    assert!(!there(&store, kept), "expired by the time that the store shows");
+    clock.advance(HOUR / 2);
+    (0..20).for_each(|_| store.step());
+    assert!(!run(&store, store.delete(deleted)).unwrap().unwrap(), "it was not live");
+    close(&store);
+
+    let (store, _) = open_at(&disk, START.saturating_add(HOUR));
+    assert!(there(&store, kept), "the step was withdrawn");
+    assert!(!there(&store, deleted), "who was signed out stays so");
+    close(&store);
+}
+
+#[test]
+fn step_forward_that_stays_is_believed_after_an_hour() {
+    let (disk, kept, _) = with_two_sessions();
+    let (store, clock) = open_at(&disk, START.saturating_add(WEEK));
+    clock.advance(HOUR);
+    (0..20).for_each(|_| store.step());
+    assert_eq!(store.len(), 0);
+    close(&store);
+
+    let (store, _) = open_at(&disk, START.saturating_add(HOUR));
+    assert!(!there(&store, kept), "expired for good: the mark was raised");
+    close(&store);
+}

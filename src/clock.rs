@@ -57,8 +57,8 @@ impl Timestamp {
     /// ```
     #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
-        let ms = u64::try_from(by.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Self::from_millis(self.0.saturating_add(ms))
+        let part_ms = u64::from(by.subsec_nanos().div_ceil(1_000_000));
+        Self::from_millis(by.as_secs().saturating_mul(1_000).saturating_add(part_ms).saturating_add(self.0))
     }
 
     /// How long after `earlier` this is; zero if it is not.

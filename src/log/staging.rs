@@ -47,6 +47,8 @@ pub(crate) struct Group {
     pub(crate) waiters: Waiters,
     /// Somebody waits for it, or it is long enough.
     pub(crate) urgent: bool,
+    /// Without records it is still written, for its watermark and time.
+    pub(crate) marks: bool,
     /// It ends its segment.
     last: bool,
     /// Number of its first record.
@@ -58,7 +60,8 @@ impl Group {
         bytes.clear();
         bytes.resize(GROUP_HEADER_BYTES as usize, 0);
         let waiters = Waiters::default();
-        Self { segment, base, bytes, records: 0, waiters, urgent: false, last: false, next_seq }
+        let (urgent, marks, last) = (false, false, false);
+        Self { segment, base, bytes, records: 0, waiters, urgent, marks, last, next_seq }
     }
 
     pub(crate) fn end(&self) -> u32 {
@@ -66,8 +69,17 @@ impl Group {
         self.base + u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether it says anything. A barrier on a log where nothing is staged does not, and takes no space however often it is asked for.
+    pub(crate) fn is_written(&self) -> bool {
+        self.records > 0 || self.marks || self.last
+    }
+
+    /// Where the log ends once it is done with.
     pub(crate) fn end_position(&self) -> Position {
-        Position { segment: self.segment.id(), offset: self.end() }
+        Position {
+            segment: self.segment.id(),
+            offset: if self.is_written() { self.end() } else { self.base },
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -230,7 +242,7 @@ impl Staging {
             return None;
         }
         let group = self.ended.pop_front().unwrap_or_else(|| {
-            let (segment, end) = (Arc::clone(&self.open.segment), self.open.end());
+            let (segment, end) = (Arc::clone(&self.open.segment), self.open.end_position().offset);
             let buffer = std::mem::take(&mut self.free_buffer);
             std::mem::replace(&mut self.open, Group::new(segment, end, self.next_seq, buffer))
         });

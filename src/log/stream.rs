@@ -158,13 +158,13 @@ impl Log {
     pub(crate) fn write_next(&self) -> bool {
         let _turn = self.writing.lock();
         let Some((group, mut waiters)) = self.take() else { return false };
-        let done = group.segment.append(&group.bytes);
+        let done = if group.is_written() { group.segment.append(&group.bytes) } else { Ok(()) };
         if let Err(e) = done {
             self.poison(&format!("writing segment {} failed: {e}", group.segment.id()), waiters.written);
             self.fail(waiters.synced);
             return false;
         }
-        self.groups.fetch_add(1, Ordering::Relaxed);
+        self.groups.fetch_add(u64::from(group.is_written()), Ordering::Relaxed);
         let bytes = group.bytes.len();
         self.written(&group, std::mem::take(&mut waiters.synced), waiters.sync_within);
         let mut staging = self.staging.lock();
@@ -189,7 +189,9 @@ impl Log {
         // Read after the group was taken: the watermark may be behind, never ahead.
         let watermark = self.durable();
         group.close(watermark, self.clock.mark());
-        staging.watermark = watermark;
+        if group.is_written() {
+            staging.watermark = watermark;
+        }
         let waiters = std::mem::take(&mut group.waiters);
         let group = Arc::new(group);
         staging.in_flight = Some(Arc::clone(&group));
@@ -258,6 +260,7 @@ impl Log {
         let fits = room <= u64::from(staging.open.segment.capacity());
         let asked = idle && fits && (behind || time) && matches!(staging.state, State::Open);
         staging.open.urgent |= asked;
+        staging.open.marks |= asked;
         drop(staging);
         if asked {
             self.work.notify_one();

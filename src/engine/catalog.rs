@@ -78,7 +78,16 @@ impl Catalog {
 }
 
 fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
-    write_new(disk, MANIFEST_NEW, &next.encode(), true).map_err(Unchanged::Kept)?;
+    let bytes = next.encode();
+    let written = write_new(disk, MANIFEST_NEW, &bytes, true).or_else(|e| {
+        if e.kind() != io::ErrorKind::StorageFull {
+            return Err(e);
+        }
+        // A full store shrinks only by a new list: the copy of an old one, which no open needs, makes room for it.
+        disk.remove(MANIFEST_OLD)?;
+        write_new(disk, MANIFEST_NEW, &bytes, true)
+    });
+    written.map_err(Unchanged::Kept)?;
     if !current.segments.is_empty()
         && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false)
     {

@@ -24,6 +24,7 @@ use crate::log::Segment;
 use crate::options::ReadMode;
 use crate::sync::spawn;
 
+use super::catalog::Unchanged;
 use super::{Engine, Threads};
 
 /// How often the keeper looks around when nothing wakes it: expiry is late in memory by this at most, never in what a read answers.
@@ -133,10 +134,11 @@ impl Engine {
                 self.compactor.raise();
             }
             Err(failed) => {
-                if let Some(spare) = spare {
-                    // It was never listed; if it cannot be removed now, the next open does it.
+                if let (Some(spare), Unchanged::Kept(e)) = (&spare, &failed) {
+                    // It is not listed; if it cannot be removed now, the next open does it. Where it may be listed, it has to stay.
                     drop(self.disk.remove(&segment_name(spare.id())));
-                    self.log.no_spare(io::Error::other("the manifest could not be replaced"));
+                    let why = format!("the manifest could not be replaced: {e}");
+                    self.log.no_spare(io::Error::new(e.kind(), why));
                 }
                 self.catalog_failed(failed);
             }

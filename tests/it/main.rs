@@ -11,6 +11,8 @@ mod disk;
 mod durability;
 /// The contract of every store, as time passes.
 mod expiry;
+/// A disk that fails or is full.
+mod failures;
 /// What opening does with folders that are half made, torn, damaged or foreign.
 mod recovery;
 /// The dictionary over a store: just in time, merged, never revived.

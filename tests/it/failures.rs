@@ -111,9 +111,9 @@ fn failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept() {
             assert!((0..6).all(|n| is_there(&store, n)));
             assert!(matches!(drive(&store, store.close()).unwrap(), Err(Error::DurabilityUnknown { .. })));
             if end == End::Kill {
-                life.disk.kill()
+                life.disk.kill();
             } else {
-                life.disk.crash()
+                life.disk.crash();
             }
             drop(store);
             let store = open(&life);

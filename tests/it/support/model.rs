@@ -145,7 +145,7 @@ impl Model {
     pub fn name_rotated(&mut self, key: SessionKey) {
         let begun = self.begun;
         let track = self.tracks.iter_mut().rev().find(|t| t.key.is_none() && t.states[1].0 == begun);
-        track.expect("a rotation was staged").key = Some(key);
+        track.unwrap().key = Some(key);
     }
 
     /// What the store tells of a key that was just written, which the model has but for the version.

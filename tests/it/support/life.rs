@@ -397,9 +397,10 @@ impl Life {
     }
 
     fn flush(&mut self) -> bool {
-        let (op, now) = (self.model.begin(), self.now());
+        let op = self.model.begin();
         match drive(self.store(), self.store().flush()) {
-            Some(Ok(())) => self.model.acknowledge(op, End::PowerLoss, now),
+            // Where nothing was staged it writes nothing, the time neither.
+            Some(Ok(())) => self.model.acknowledge(op, End::PowerLoss, Timestamp::default()),
             answer => return self.failed("flush", &answer, &()),
         }
         self.disk.has_power()

@@ -166,10 +166,9 @@ impl Model {
         }
     }
 
-    /// A close, or an open, wrote down what time it is.
+    /// A close, or an open, wrote down what time it is; later times that a crash took back do not count any more.
     pub fn keep_time(&mut self, now: Timestamp) {
-        self.time_kept_by_kill = self.time_kept_by_kill.max(now);
-        self.time_kept_by_power_loss = self.time_kept_by_power_loss.max(now);
+        (self.time_kept_by_kill, self.time_kept_by_power_loss) = (now, now);
     }
 
     /// Checks what a new life found, by key; from then on only that counts. `Err` says what is wrong.

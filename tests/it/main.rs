@@ -21,5 +21,7 @@ mod session;
 mod stores;
 /// Histories, the model of what a crash may leave, and one life of a store after another.
 mod support;
+/// Power loss under the store's own threads.
+mod threads;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;

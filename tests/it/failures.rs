@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
-use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore};
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp};
 
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
 use crate::support::model::End;
@@ -192,4 +192,31 @@ fn flushes_of_an_idle_store_take_no_more_space_than_a_segment() {
     drop(store);
     let store = open(&life);
     assert!(is_there(&store, 1) && is_there(&store, 2));
+}
+
+#[test]
+fn expired_session_stays_gone_when_the_wall_steps_back_though_the_segment_is_full() {
+    // How much is left of the segment behind the last record, when no other record comes.
+    for left in [0, 40, 95, 96, 200, 3_000] {
+        let life = Life::new(SimDisk::new(1));
+        let store = open(&life).at(Durability::Buffered);
+        store.step();
+        for n in 0..10 {
+            let created = store.create_as(key(n), vec![n.to_le_bytes()[0]; 6_000].into(), HOUR);
+            drive(&store, created).unwrap().unwrap();
+        }
+        let minute = Lifetime::absolute(Duration::from_secs(60));
+        drive(&store, store.create_as(key(10), vec![10; 4_320 - left].into(), minute)).unwrap().unwrap();
+        (0..3).for_each(|_| store.step());
+        life.clock.advance(Duration::from_secs(61));
+        assert!(!is_there(&store, 10));
+        for _ in 0..5 {
+            store.step();
+        }
+        life.disk.crash();
+        drop(store);
+        life.clock.set_wall(Timestamp::from_millis(1_600_000_000_000));
+        let store = open(&life);
+        assert!(is_there(&store, 9) && !is_there(&store, 10), "{left} bytes were left");
+    }
 }

@@ -59,7 +59,7 @@ fn power_loss_at_any_call_leaves_what_was_acknowledged() {
         let steps = history(seed, HISTORY_LEN);
         let calls = calls_of(seed, &steps);
         for dir_ops in [DirOps::Ordered, DirOps::Any] {
-            for n in spread(calls, budget(250), seed) {
+            for n in spread(calls, budget(150), seed) {
                 let mut life = lose_power_at(seed, dir_ops, &steps, n);
                 // It opens a second time, and nothing has changed.
                 let found = life.observe();

@@ -197,7 +197,7 @@ impl Clock for ManualClock {
 
 /// A start this far ahead of the mark may be a wall clock that is wrong; or the server was down for so long.
 const DOUBT_FROM: Duration = Duration::from_secs(24 * 3_600);
-/// Uptime after which such a start is believed.
+/// How long such a start is doubted, from the first time that the clock showed such a time.
 const DOUBT_FOR: Duration = Duration::from_secs(3_600);
 
 /// Store time: it starts at the later of the wall clock and the mark the store last wrote down, and advances by uptime.
@@ -209,17 +209,31 @@ pub(crate) struct StoreClock {
     source: std::sync::Arc<dyn Clock>,
     start: Timestamp,
     uptime_at_start: Duration,
-    /// The mark to keep while the start is doubtful.
-    doubted_mark: Option<Timestamp>,
+    /// While the start is doubtful: the mark to keep, what the wall showed when it was doubted first, and how long it still is.
+    doubt: Option<Doubt>,
+}
+
+#[derive(Clone, Copy)]
+struct Doubt {
+    mark: Timestamp,
+    since: Timestamp,
+    lasts: Duration,
 }
 
 impl StoreClock {
-    /// A clock for a store that wrote down `mark` last; the epoch for a new one.
-    pub(crate) fn start(source: std::sync::Arc<dyn Clock>, mark: Timestamp) -> Self {
+    /// A clock for a store that wrote down `mark` last, the epoch for a new one, and doubted its start when the wall showed `doubted`.
+    pub(crate) fn start(
+        source: std::sync::Arc<dyn Clock>,
+        mark: Timestamp,
+        doubted: Option<Timestamp>,
+    ) -> Self {
         let (uptime_at_start, wall) = (source.uptime(), source.wall());
-        let is_doubtful = mark > Timestamp::default() && wall > mark.saturating_add(DOUBT_FROM);
-        let doubted_mark = is_doubtful.then_some(mark);
-        Self { source, start: wall.max(mark), uptime_at_start, doubted_mark }
+        let is_ahead = mark > Timestamp::default() && wall > mark.saturating_add(DOUBT_FROM);
+        // A store that is never up for so long gets there in the end: the time since the first doubt counts.
+        let since = doubted.filter(|since| *since <= wall).unwrap_or(wall);
+        let lasts = DOUBT_FOR.saturating_sub(wall.saturating_since(since));
+        let doubt = (is_ahead && !lasts.is_zero()).then_some(Doubt { mark, since, lasts });
+        Self { source, start: wall.max(mark), uptime_at_start, doubt }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -230,12 +244,21 @@ impl StoreClock {
 
     /// What may be written down as the time that was reached.
     pub(crate) fn mark(&self) -> Timestamp {
-        self.doubted_mark.filter(|_| self.passed() < DOUBT_FOR).unwrap_or_else(|| self.now())
+        self.doubt().map_or_else(|| self.now(), |doubt| doubt.mark)
     }
 
     /// Whether the time may yet turn out to be wrong.
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.doubted_mark.is_some() && self.passed() < DOUBT_FOR
+        self.doubt().is_some()
+    }
+
+    /// What the wall showed when the time was doubted first; the epoch if it is not.
+    pub(crate) fn doubted_since(&self) -> Timestamp {
+        self.doubt().map_or(Timestamp::default(), |doubt| doubt.since)
+    }
+
+    fn doubt(&self) -> Option<Doubt> {
+        self.doubt.filter(|doubt| self.passed() < doubt.lasts)
     }
 
     fn passed(&self) -> Duration {
@@ -284,7 +307,7 @@ mod tests {
 
     fn started_at(wall: Timestamp) -> (Arc<ManualClock>, StoreClock) {
         let source = Arc::new(ManualClock::at(wall));
-        let clock = StoreClock::start(Arc::clone(&source) as Arc<dyn Clock>, MARK);
+        let clock = StoreClock::start(Arc::clone(&source) as Arc<dyn Clock>, MARK, None);
         (source, clock)
     }
 
@@ -306,5 +329,17 @@ mod tests {
         source.advance(DOUBT_FOR);
         assert_eq!((clock.mark(), clock.is_doubtful()), (ahead.saturating_add(DOUBT_FOR), false));
         assert!(!started_at(MARK.saturating_add(DOUBT_FROM)).1.is_doubtful());
+    }
+
+    #[test]
+    fn doubt_ends_an_hour_after_it_began_however_often_the_store_starts() {
+        let first = MARK.saturating_add(2 * DOUBT_FROM);
+        let start_after = |passed| {
+            let source = Arc::new(ManualClock::at(first.saturating_add(passed)));
+            StoreClock::start(source, MARK, Some(first))
+        };
+        assert!(start_after(DOUBT_FOR / 2).is_doubtful());
+        assert_eq!(start_after(DOUBT_FOR / 2).doubted_since(), first);
+        assert!(!start_after(DOUBT_FOR).is_doubtful());
     }
 }

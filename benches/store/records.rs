@@ -3,6 +3,8 @@
 //! Ids are 32 bytes, values log-normal around 350 B, clamped to 64 B to 4 KiB. No record is kept in memory: its id and its length follow from
 //! its number, so that drawing one costs nanoseconds and no cache of its own. Nothing here knows of a store.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
@@ -13,8 +15,8 @@ const VALUE_BYTES_MEDIAN: f64 = 350.0;
 /// Standard deviation of the logarithm: nine values of ten are between 130 and 940 bytes.
 const VALUE_BYTES_SIGMA: f64 = 0.6;
 const VALUE_BYTES_MIN: f64 = 64.0;
-const VALUE_BYTES_MAX: f64 = 4096.0;
-/// Lengths and contents repeat after this many records; ids never do.
+const VALUE_BYTES_MAX: u32 = 4096;
+/// Lengths repeat after this many records; ids never do.
 const VALUES: usize = 4096;
 /// Skew of [`Keys::Zipf`], the one that YCSB made usual.
 const ZIPF_THETA: f64 = 0.99;
@@ -36,34 +38,37 @@ fn mixed(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What is put: random bytes of the lengths above. Each worker has its own, so that no two share a reference count.
+/// What is put: random bytes of the lengths above. Each worker has its own, so that no two share a reference count; making one costs next to nothing,
+/// since the harness takes what it costs to set up a loop for a part of the loop when it decides how long to make it.
 pub struct Values {
-    values: Vec<Bytes>,
+    lengths: &'static [usize],
+    longest: Bytes,
     next: usize,
 }
 
 impl Values {
     pub fn new() -> Self {
+        static LENGTHS: OnceLock<Vec<usize>> = OnceLock::new();
         let mut rng = SmallRng::seed_from_u64(SEED);
-        let values = (0..VALUES).map(|_| value(&mut rng)).collect();
-        Self { values, next: 0 }
+        let lengths = LENGTHS.get_or_init(|| (0..VALUES).map(|_| length(&mut rng)).collect());
+        let mut longest = vec![0; VALUE_BYTES_MAX as usize];
+        rng.fill(&mut longest[..]);
+        Self { lengths, longest: longest.into(), next: 0 }
     }
 
     pub fn next(&mut self) -> Bytes {
         self.next = (self.next + 1) % VALUES;
-        self.values[self.next].clone()
+        self.longest.slice(..self.lengths[self.next])
     }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped to 64..=4096")]
-fn value(rng: &mut SmallRng) -> Bytes {
+fn length(rng: &mut SmallRng) -> usize {
     let (a, b): (f64, f64) = (rng.random(), rng.random());
     // Box and Muller: two uniform numbers make a normal one; 1 - a is never zero.
     let normal = (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos();
     let bytes = (VALUE_BYTES_MEDIAN.ln() + VALUE_BYTES_SIGMA * normal).exp();
-    let mut value = vec![0; bytes.clamp(VALUE_BYTES_MIN, VALUE_BYTES_MAX) as usize];
-    rng.fill(&mut value[..]);
-    value.into()
+    bytes.clamp(VALUE_BYTES_MIN, f64::from(VALUE_BYTES_MAX)) as usize
 }
 
 /// How the records of a set are drawn.

@@ -34,6 +34,13 @@ pub(crate) enum Unchanged {
     Unknown(io::Error),
 }
 
+impl Unchanged {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        let (Self::Kept(e) | Self::Unknown(e)) = self;
+        e.kind()
+    }
+}
+
 /// The list that counts.
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
@@ -79,18 +86,17 @@ impl Catalog {
 
 fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
     let bytes = next.encode();
-    let written = write_new(disk, MANIFEST_NEW, &bytes, true).or_else(|e| {
-        if e.kind() != io::ErrorKind::StorageFull {
-            return Err(e);
+    let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {
+        // The copy of an older list gives its room to the next, so that a store on a full disk can still let go of segments.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull && disk.remove(MANIFEST_OLD).is_ok() => {
+            write_new(disk, MANIFEST_NEW, &bytes, true)
         }
-        // A full store shrinks only by a new list: the copy of an old one, which no open needs, makes room for it.
-        disk.remove(MANIFEST_OLD)?;
-        write_new(disk, MANIFEST_NEW, &bytes, true)
-    });
+        written => written,
+    };
     written.map_err(Unchanged::Kept)?;
-    if !current.segments.is_empty()
-        && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false)
-    {
+    // A new store's first list replaces nothing: an old one without a current one would tell of a loss.
+    let replaces = !current.segments.is_empty();
+    if replaces && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {
         tracing::debug!(error = %e, "no copy of the replaced manifest could be kept");
     }
     disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;

@@ -52,7 +52,7 @@ impl Engine {
     fn start_threads(engine: &Arc<Self>) -> io::Result<()> {
         let start = |name, life: fn(&Self)| {
             let engine = Arc::clone(engine);
-            spawn(name, move || life(&engine))
+            spawn(name, move || engine.live_through(life))
         };
         let mut threads = vec![
             start("writer", |engine| engine.log.run_writer())?,
@@ -64,7 +64,10 @@ impl Engine {
         }
         let keeper = Arc::clone(engine);
         spawn("keeper", move || {
-            keeper.run_keeper();
+            keeper.live_through(Self::run_keeper);
+            while !keeper.stopping.load(Ordering::Acquire) {
+                keeper.log.turned.wait(ROUND);
+            }
             for thread in threads {
                 // A thread that panicked has said so already; the end goes on without it.
                 let _ = thread.join();
@@ -72,6 +75,13 @@ impl Engine {
             keeper.finish();
         })?;
         Ok(())
+    }
+
+    /// Lives a thread's life; one that panics ends the writing, since what it was about to do is not known, and no waiter waits for ever.
+    fn live_through(&self, life: fn(&Self)) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(self))).is_err() {
+            self.log.poison("a thread of the store panicked", Vec::new());
+        }
     }
 
     fn run_keeper(&self) {
@@ -134,11 +144,12 @@ impl Engine {
                 self.compactor.raise();
             }
             Err(failed) => {
-                if let (Some(spare), Unchanged::Kept(e)) = (&spare, &failed) {
-                    // It is not listed; if it cannot be removed now, the next open does it. Where it may be listed, it has to stay.
-                    drop(self.disk.remove(&segment_name(spare.id())));
-                    let why = format!("the manifest could not be replaced: {e}");
-                    self.log.no_spare(io::Error::new(e.kind(), why));
+                if let Some(spare) = spare {
+                    if matches!(failed, Unchanged::Kept(_)) {
+                        // It was never listed; if it cannot be removed now, the next open does it.
+                        drop(self.disk.remove(&segment_name(spare.id())));
+                    }
+                    self.log.no_spare(io::Error::new(failed.kind(), "the manifest could not be replaced"));
                 }
                 self.catalog_failed(failed);
             }
@@ -187,6 +198,7 @@ impl Engine {
         self.log.stop();
         self.readers.stop();
         self.compactor.raise();
+        self.pause.raise();
         self.log.turned.raise();
     }
 

@@ -79,8 +79,10 @@ pub(crate) struct Engine {
     time_is_due: AtomicBool,
     /// Held while segments are compacted: one run at a time.
     compacting: Mutex<()>,
-    /// Wakes compaction, and ends its pauses.
+    /// Wakes compaction.
     compactor: Signal,
+    /// Ends a pause of compaction.
+    pause: Signal,
     stopping: AtomicBool,
     /// The lock of the folder, until the end.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,

@@ -130,7 +130,14 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
             .try_fill_bytes(&mut store)
             .map_err(io::Error::other)
             .map_err(OpenError::io("get random numbers for the store's id"))?;
-        return Ok(Manifest { store, mark_ms: 0, next_segment: 1, next_seq: 1, segments: Vec::new() });
+        return Ok(Manifest {
+            store,
+            mark_ms: 0,
+            doubted_ms: 0,
+            next_segment: 1,
+            next_seq: 1,
+            segments: Vec::new(),
+        });
     }
     let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
     Manifest::decode(&bytes).map_err(|invalid| match invalid {
@@ -161,7 +168,9 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
         file.read_at(0, &mut header).map_err(read)?;
         let Ok(header) = SegmentHeader::decode(&header) else { continue };
-        if header.kind != SegmentKind::Stream || header.id != id {
+        // A copy that no manifest lists is what a crash left of a compaction, unless there is no manifest at all.
+        let is_leftover = header.kind == SegmentKind::Copy && manifest.next_segment > 1;
+        if is_leftover || header.id != id {
             continue;
         }
         if holds_groups(&whole(disk, name).map_err(read)?, &header) {
@@ -189,7 +198,7 @@ fn start(
     lock: Box<dyn Send + Sync>,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
-    let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time));
+    let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, manifest.doubted()));
     let mapped = options.read_mode == ReadMode::Mapped;
     let (store, id) = (manifest.store, manifest.take_id());
     let active = Segment::create(&*disk, id, SegmentKind::Stream, store, options.segment_bytes, mapped);
@@ -202,6 +211,7 @@ fn start(
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
     let changed = catalog.change(clock.mark(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
+        manifest.doubted_ms = clock.doubted_since().as_millis();
     });
     changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;
     let table = Table::default();
@@ -213,7 +223,8 @@ fn start(
         table.put(segment);
     }
     table.put(&active);
-    let index = found.replay.finish(clock.now());
+    // What only a doubtful time has ended stays, expired, to be deleted or to come back.
+    let index = found.replay.finish(clock.mark());
     let recovery = Recovery {
         records: found.records,
         bytes: found.bytes,
@@ -236,6 +247,7 @@ fn start(
         time_is_due: std::sync::atomic::AtomicBool::new(false),
         compacting: parking_lot::Mutex::new(()),
         compactor: crate::sync::Signal::default(),
+        pause: crate::sync::Signal::default(),
         stopping: std::sync::atomic::AtomicBool::new(false),
         lock: parking_lot::Mutex::new(Some(lock)),
         ended: tokio::sync::watch::Sender::new(None),

@@ -15,13 +15,16 @@ use crate::error::Error;
 use crate::format::{Body, RecordHeader, Seed};
 use crate::id::{Address, SessionKey, Version};
 use crate::index::{Entry, Index};
-use crate::log::{Segment, find};
+use crate::log::{List, Segment, find};
 use crate::options::Durability;
 
 use super::Engine;
 
 /// The most keys that one page has, so that making it stays a short loop.
 const PAGE_KEYS_MAX: usize = 1_000;
+
+/// How often a session may be found to have moved while it is read: each time takes a whole run of compaction, so more than a few is none.
+const MOVES_MAX: usize = 1_000;
 
 /// Where the bytes of a record are.
 enum Where<T> {
@@ -55,7 +58,7 @@ impl Record<'_> {
 impl Engine {
     /// The session, if its bytes are at hand and nothing needs to be written for it.
     pub(crate) fn get_now(&self, key: &SessionKey, access: Access) -> Option<Result<Option<Stored>, Error>> {
-        loop {
+        for _ in 0..MOVES_MAX {
             let (now, entry) = match self.live(key) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Some(Ok(None)),
@@ -64,7 +67,7 @@ impl Engine {
             if access == Access::Touch && entry.deadlines.touched(now).is_some() {
                 return None;
             }
-            match self.look(entry.address, |record| stored(key, &entry, record)) {
+            match self.look(&self.table.load(), entry.address, |record| stored(key, &entry, record)) {
                 Where::Here(stored) => {
                     if access == Access::Touch {
                         self.count_touch();
@@ -75,6 +78,7 @@ impl Engine {
                 Where::Moved => {}
             }
         }
+        Some(Err(self.lost(key)))
     }
 
     pub(crate) async fn get(
@@ -94,20 +98,29 @@ impl Engine {
 
     /// A live session's entry and the record it points to, read by a thread that may wait if need be.
     pub(super) async fn content(&self, key: &SessionKey) -> Result<Option<(Entry, Record<'static>)>, Error> {
-        loop {
+        for _ in 0..MOVES_MAX {
             let Some((_, entry)) = self.live(key)? else { return Ok(None) };
-            if let Some(record) = self.record(entry.address).await? {
+            let list = Arc::clone(&self.table.load());
+            if let Some(record) = self.record(&list, entry.address).await? {
                 // Another session's record behind this prefix: this one does not exist.
                 return Ok((record.parts()?.0.key == *key).then_some((entry, record)));
             }
         }
+        Err(self.lost(key))
     }
 
-    /// The record at an address; `None` if it was there and has moved.
-    async fn record(&self, address: Address) -> Result<Option<Record<'static>>, Error> {
+    /// What to say of a session whose segment is never there.
+    fn lost(&self, key: &SessionKey) -> Error {
+        let address = self.index.lock(key).get(key).map(|entry| entry.address);
+        let (segment, offset) = address.map_or((0, 0), |a| (a.segment.0, a.offset));
+        Error::Corrupt { segment, offset, what: "the index points to it, and it is not there" }
+    }
+
+    /// The record at an address, looked for in the segments of `list`; `None` if its segment is gone.
+    async fn record(&self, list: &List, address: Address) -> Result<Option<Record<'static>>, Error> {
         let copy =
             |r: &Record<'_>| Record { bytes: Cow::Owned(r.bytes.to_vec()), seed: r.seed, address: r.address };
-        match self.look(address, copy) {
+        match self.look(list, address, copy) {
             Where::Here(record) => Ok(Some(record)),
             Where::Moved => Ok(None),
             Where::Cold(segment) => {
@@ -123,14 +136,14 @@ impl Engine {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
-        let found = self.index.lock(key).get(key);
+        // Read first: a touch that comes while this thread sleeps is seen, and cannot be too late for the time it is held against.
         let now = self.clock.now();
+        let found = self.index.lock(key).get(key);
         Ok(found.filter(|entry| entry.deadlines.is_live(now)).map(|entry| (now, entry)))
     }
 
-    fn look<T>(&self, address: Address, take: impl FnOnce(&Record<'_>) -> T) -> Where<T> {
-        let list = self.table.load();
-        let Some(segment) = find(&list, address.segment) else { return Where::Moved };
+    fn look<T>(&self, list: &List, address: Address, take: impl FnOnce(&Record<'_>) -> T) -> Where<T> {
+        let Some(segment) = find(list, address.segment) else { return Where::Moved };
         let seed = segment.seed();
         if address.offset + address.len > segment.written()
             && let Some(bytes) = self.log.find(address)
@@ -154,11 +167,14 @@ impl Engine {
         };
         let mut keys = Vec::new();
         while (shard as usize) < Index::SHARDS {
-            let (entries, after) = self.index.lock_shard(shard as usize).page(left, limit - keys.len());
             let now = self.clock.now();
+            let (list, (entries, after)) = {
+                let locked = self.index.lock_shard(shard as usize);
+                // While the shard is locked nothing it points to goes from the list; what is held stays readable.
+                (Arc::clone(&self.table.load()), locked.page(left, limit - keys.len()))
+            };
             for entry in entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
-                // A record that moved or ended meanwhile is met again, or is not there to be met.
-                if let Some(record) = self.record(entry.address).await? {
+                if let Some(record) = self.record(&list, entry.address).await? {
                     keys.push(record.parts()?.0.key);
                 }
             }

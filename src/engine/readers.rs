@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::Error;
 use crate::id::Address;
@@ -19,6 +19,8 @@ struct Job {
     segment: Arc<Segment>,
     address: Address,
     answer: oneshot::Sender<std::io::Result<Vec<u8>>>,
+    /// Its place in the queue, until it is done.
+    _place: OwnedSemaphorePermit,
 }
 
 struct Queue {
@@ -30,20 +32,20 @@ struct Queue {
 pub(super) struct Readers {
     queue: Mutex<Queue>,
     work: Condvar,
-    entrance: Semaphore,
+    entrance: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new(served: bool) -> Self {
         let queue = Mutex::new(Queue { jobs: VecDeque::new(), served });
-        Self { queue, work: Condvar::new(), entrance: Semaphore::new(QUEUE) }
+        Self { queue, work: Condvar::new(), entrance: Arc::new(Semaphore::new(QUEUE)) }
     }
 
     /// The bytes at an address of a segment that is not warm.
     pub(super) async fn read(&self, segment: Arc<Segment>, address: Address) -> Result<Vec<u8>, Error> {
         let id = segment.id();
         let failed = move |e| Error::io(format!("read segment {id} at offset {}", address.offset))(e);
-        let _place = self.entrance.acquire().await.map_err(|_| Error::Closed)?;
+        let place = Arc::clone(&self.entrance).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (answer, bytes) = oneshot::channel();
         {
             let mut queue = self.queue.lock();
@@ -51,7 +53,7 @@ impl Readers {
                 drop(queue);
                 return segment.read(address).map_err(failed);
             }
-            queue.jobs.push_back(Job { segment, address, answer });
+            queue.jobs.push_back(Job { segment, address, answer, _place: place });
         }
         self.work.notify_one();
         bytes.await.map_err(|_| Error::Closed)?.map_err(failed)
@@ -69,6 +71,9 @@ impl Readers {
                 continue;
             };
             drop(queue);
+            if job.answer.is_closed() {
+                continue;
+            }
             // Who does not wait any more needs no answer.
             let _ = job.answer.send(job.segment.read(job.address));
         }

@@ -17,6 +17,8 @@ pub(crate) struct Manifest {
     pub(crate) store: [u8; 16],
     /// Store time never starts before this, in milliseconds since 1970.
     pub(crate) mark_ms: u64,
+    /// What the wall clock showed when a start was doubtful, in milliseconds since 1970; 0 if the last start was not.
+    pub(crate) doubted_ms: u64,
     /// No segment had this id yet, nor a later one.
     pub(crate) next_segment: u32,
     /// No record that a sealed segment holds has this number or a later one.
@@ -88,6 +90,11 @@ impl Manifest {
 
     pub(crate) fn mark(&self) -> Timestamp {
         Timestamp::from_millis(self.mark_ms)
+    }
+
+    /// When a start was doubtful, if the last one was.
+    pub(crate) fn doubted(&self) -> Option<Timestamp> {
+        (self.doubted_ms != 0).then(|| Timestamp::from_millis(self.doubted_ms))
     }
 
     /// The next free segment id, which is taken by this call.

@@ -114,6 +114,7 @@ fn manifest_is_read_back_and_every_flipped_bit_is_noticed() {
     let manifest = Manifest {
         store: [1; 16],
         mark_ms: 2,
+        doubted_ms: 0,
         next_segment: 9,
         next_seq: 3,
         segments: vec![listed(1), listed(8)],

@@ -17,7 +17,9 @@ const GROUP_BYTES: usize = 256 << 10;
 
 /// The bytes that `records` records of `bytes` bytes in all take in a copy segment, at most.
 pub(crate) fn copy_bytes(bytes: u64) -> u64 {
-    u64::from(SEGMENT_HEADER_BYTES) + bytes + (bytes / GROUP_BYTES as u64 + 1) * u64::from(GROUP_HEADER_BYTES)
+    let header = u64::from(GROUP_HEADER_BYTES);
+    let groups = bytes / (GROUP_BYTES as u64 - header) + 1;
+    u64::from(SEGMENT_HEADER_BYTES) + bytes + groups * header
 }
 
 /// A copy segment that is being written.
@@ -45,7 +47,7 @@ impl CopyWriter {
     }
 
     pub(crate) fn has_room(&self, len: u32) -> bool {
-        self.end().saturating_add(len).saturating_add(GROUP_HEADER_BYTES) <= self.segment.capacity()
+        self.end().saturating_add(len) <= self.segment.capacity()
     }
 
     /// Adds a record that has its numbers; gives its address and how many bytes went to the disk by it.

@@ -45,4 +45,4 @@ pub(crate) use scan::{Scanned, Trust, end_of_bytes, later_watermark, scan};
 pub(crate) use segment::Segment;
 pub(crate) use staging::Staged;
 pub(crate) use stream::{Log, Room};
-pub(crate) use table::{Table, find};
+pub(crate) use table::{List, Table, find};

@@ -47,8 +47,6 @@ pub(crate) struct Group {
     pub(crate) waiters: Waiters,
     /// Somebody waits for it, or it is long enough.
     pub(crate) urgent: bool,
-    /// Without records it is still written, for its watermark and time.
-    pub(crate) marks: bool,
     /// It ends its segment.
     last: bool,
     /// Number of its first record.
@@ -60,8 +58,7 @@ impl Group {
         bytes.clear();
         bytes.resize(GROUP_HEADER_BYTES as usize, 0);
         let waiters = Waiters::default();
-        let (urgent, marks, last) = (false, false, false);
-        Self { segment, base, bytes, records: 0, waiters, urgent, marks, last, next_seq }
+        Self { segment, base, bytes, records: 0, waiters, urgent: false, last: false, next_seq }
     }
 
     pub(crate) fn end(&self) -> u32 {
@@ -69,17 +66,8 @@ impl Group {
         self.base + u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether it says anything. A barrier on a log where nothing is staged does not, and takes no space however often it is asked for.
-    pub(crate) fn is_written(&self) -> bool {
-        self.records > 0 || self.marks || self.last
-    }
-
-    /// Where the log ends once it is done with.
     pub(crate) fn end_position(&self) -> Position {
-        Position {
-            segment: self.segment.id(),
-            offset: if self.is_written() { self.end() } else { self.base },
-        }
+        Position { segment: self.segment.id(), offset: self.end() }
     }
 
     fn is_wanted(&self) -> bool {
@@ -179,6 +167,11 @@ impl Staging {
         matches!(self.state, State::Open | State::Closed) && (!self.ended.is_empty() || self.open.is_wanted())
     }
 
+    /// Whether every record that was staged reached the kernel.
+    pub(crate) fn is_written(&self) -> bool {
+        self.ended.is_empty() && self.open.records == 0 && self.in_flight.is_none()
+    }
+
     pub(crate) fn is_urgent(&self) -> bool {
         !self.ended.is_empty() || self.open.urgent || !matches!(self.state, State::Open)
     }
@@ -242,7 +235,7 @@ impl Staging {
             return None;
         }
         let group = self.ended.pop_front().unwrap_or_else(|| {
-            let (segment, end) = (Arc::clone(&self.open.segment), self.open.end_position().offset);
+            let (segment, end) = (Arc::clone(&self.open.segment), self.open.end());
             let buffer = std::mem::take(&mut self.free_buffer);
             std::mem::replace(&mut self.open, Group::new(segment, end, self.next_seq, buffer))
         });

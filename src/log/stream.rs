@@ -52,8 +52,8 @@ pub(crate) struct Log {
     unsynced: Mutex<Unsynced>,
     /// Wakes the syncer; with `unsynced`.
     sync_work: Condvar,
-    /// Held by whoever syncs.
-    syncing: Mutex<()>,
+    /// Held by whoever syncs; whether a sync has failed.
+    syncing: Mutex<bool>,
     /// The position up to which everything is synced: segment in the high half, offset in the low.
     durable: AtomicU64,
     /// Bytes that may still be staged before some are written.
@@ -78,7 +78,7 @@ impl Log {
             writing: Mutex::new(()),
             unsynced: Mutex::default(),
             sync_work: Condvar::new(),
-            syncing: Mutex::new(()),
+            syncing: Mutex::new(false),
             durable: AtomicU64::new(pack(start)),
             room: Semaphore::new(room_bytes as usize),
             space: Notify::new(),
@@ -158,13 +158,13 @@ impl Log {
     pub(crate) fn write_next(&self) -> bool {
         let _turn = self.writing.lock();
         let Some((group, mut waiters)) = self.take() else { return false };
-        let done = if group.is_written() { group.segment.append(&group.bytes) } else { Ok(()) };
+        let done = group.segment.append(&group.bytes);
         if let Err(e) = done {
             self.poison(&format!("writing segment {} failed: {e}", group.segment.id()), waiters.written);
             self.fail(waiters.synced);
             return false;
         }
-        self.groups.fetch_add(u64::from(group.is_written()), Ordering::Relaxed);
+        self.groups.fetch_add(1, Ordering::Relaxed);
         let bytes = group.bytes.len();
         self.written(&group, std::mem::take(&mut waiters.synced), waiters.sync_within);
         let mut staging = self.staging.lock();
@@ -189,9 +189,7 @@ impl Log {
         // Read after the group was taken: the watermark may be behind, never ahead.
         let watermark = self.durable();
         group.close(watermark, self.clock.mark());
-        if group.is_written() {
-            staging.watermark = watermark;
-        }
+        staging.watermark = watermark;
         let waiters = std::mem::take(&mut group.waiters);
         let group = Arc::new(group);
         staging.in_flight = Some(Arc::clone(&group));
@@ -219,17 +217,23 @@ impl Log {
 
     /// Syncs all that is written, if there is anything; says whether there was.
     pub(crate) fn sync_next(&self) -> bool {
-        let _turn = self.syncing.lock();
+        let mut failed = self.syncing.lock();
         let unsynced = std::mem::take(&mut *self.unsynced.lock());
         let Some(upto) = unsynced.upto else { return false };
+        if *failed {
+            // What was under way then lies behind a hole, whatever another sync would say.
+            self.fail(unsynced.waiters);
+            return false;
+        }
         for segment in &unsynced.segments {
             if let Err(e) = segment.sync() {
+                *failed = true;
                 self.poison(&format!("syncing segment {} failed: {e}", segment.id()), unsynced.waiters);
                 return false;
             }
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        self.durable.store(pack(upto), Ordering::Release);
+        self.durable.fetch_max(pack(upto), Ordering::AcqRel);
         for waiter in unsynced.waiters {
             let _ = waiter.send(Ok(()));
         }
@@ -255,7 +259,7 @@ impl Log {
         let durable = self.durable();
         let mut staging = self.staging.lock();
         let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
-        let idle = staging.ended.is_empty() && staging.open.records == 0 && staging.in_flight.is_none();
+        let idle = staging.is_written();
         let room = u64::from(staging.open.end()) + 2 * u64::from(GROUP_HEADER_BYTES);
         let fits = room <= u64::from(staging.open.segment.capacity());
         let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
@@ -263,7 +267,6 @@ impl Log {
         let turned = wanted && !fits && staging.turn().is_ok();
         let asked = wanted && (fits || turned);
         staging.open.urgent |= asked;
-        staging.open.marks |= asked;
         drop(staging);
         if asked {
             self.work.notify_one();
@@ -282,10 +285,18 @@ impl Log {
             drop(staging);
             return Err(self.refusal());
         }
-        staging.open.waiters.synced.push(tell);
-        staging.open.urgent = true;
-        drop(staging);
-        self.work.notify_one();
+        if staging.is_written() {
+            // Nothing is left to write, so only a sync is waited for: the one that goes on, the next one, or none.
+            let mut unsynced = self.unsynced.lock();
+            unsynced.upto = unsynced.upto.max(Some(staging.data_end));
+            unsynced.waiters.push(tell);
+            drop(unsynced);
+            self.sync_work.notify_one();
+        } else {
+            staging.open.waiters.synced.push(tell);
+            staging.open.urgent = true;
+            self.work.notify_one();
+        }
         Ok(outcome)
     }
 

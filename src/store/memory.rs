@@ -26,7 +26,7 @@ use super::{Answer, SessionStore};
 /// memory to follow the living; few enough that none of them holds the lock for long.
 const SWEPT_PER_OPERATION_MAX: usize = 16;
 /// The longest page of keys, so that one call does not hold the lock for long.
-const PAGE_KEYS_MAX: usize = 10_000;
+const PAGE_KEYS_MAX: usize = 1_000;
 
 /// A store in process memory: the contract of [`SessionStore`] with nothing on disk.
 ///
@@ -111,7 +111,7 @@ impl MemoryStore {
     fn unchecked(options: Options) -> Self {
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         let shared = Shared {
-            clock: StoreClock::start(options.clock, Timestamp::default()),
+            clock: StoreClock::start(options.clock, Timestamp::default(), None),
             payload_bytes_max: size(options.payload_bytes_max),
             sessions_max: size(options.sessions_max),
             state: Mutex::default(),
@@ -165,6 +165,8 @@ impl MemoryStore {
             }
         }
         let version = state.next_version();
+        // In whole seconds, as a log store keeps it.
+        let created_at = Timestamp::from_millis(created_at.as_millis() / 1_000 * 1_000);
         state.place(key, Session { payload, version, created_at, deadlines });
         Ok(Some(version))
     }

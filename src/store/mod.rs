@@ -140,7 +140,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
 
-    /// Keys of live sessions, at most `limit` (1 to 10,000; more is taken as that) from where `cursor` says, `None` for the start. A session
+    /// Keys of live sessions, at most `limit` (1 to 1,000; more is taken as that) from where `cursor` says, `None` for the start. A session
     /// that lives through the whole walk is met; one may be met twice if others end meanwhile.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 
 /// The contract of every store, at one instant.
 mod api;
+/// What goes on behind the operations, with threads.
+mod background;
 /// What compaction must not change, and that it ends.
 mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
@@ -13,6 +15,8 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Power cuts, full disks and failed syncs between two steps of the background work.
+mod moments;
 /// What opening does with folders that are half made, torn, damaged or foreign.
 mod recovery;
 /// The dictionary over a store: just in time, merged, never revived.

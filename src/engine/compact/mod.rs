@@ -1,4 +1,6 @@
-//! Compaction: what is dead goes, what is alive moves. [`plan`] decides from numbers alone; [`run`](mod@run) does it.
+//! Compaction: what is dead goes, what is alive moves. `plan` decides from numbers alone, `run` does it, `copier`
+//! writes what stays.
 
+mod copier;
 mod plan;
 mod run;

@@ -28,51 +28,16 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RECORD_HEADER_BYTES, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
-use crate::log::{CopyWriter, Segment, Trust, copy_bytes, find, scan};
-use crate::options::ReadMode;
+use crate::index::Entry;
+use crate::log::{Segment, Trust, find, scan};
 
+use super::copier::{Copier, Moved, Pace, Survivor, What};
 use super::plan::{Usage, choose};
 use crate::engine::Engine;
-
-/// Copies are synced each time this much was written, so that no sync is long.
-const SYNC_BYTES: u64 = 8 << 20;
-
-/// Sessions that end within the same of these go into one segment, so that it tends to die whole.
-const CLASSES: [Duration; 3] =
-    [Duration::from_secs(3_600), Duration::from_secs(24 * 3_600), Duration::from_secs(7 * 24 * 3_600)];
-
-/// A record to be copied.
-struct Survivor<'a> {
-    header: RecordHeader,
-    body: Body<'a>,
-    /// Where the slot points, if the record is one that a slot points to.
-    from: Address,
-    what: What,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
-    Content,
-    Touch,
-    Tombstone,
-    Other,
-}
-
-/// Where every survivor went, and the segments that took them, synced.
-type Copied = (Vec<Moved>, Vec<Arc<Segment>>);
-
-/// Where a survivor went.
-struct Moved {
-    header: RecordHeader,
-    from: Address,
-    to: Address,
-    what: What,
-}
 
 impl Engine {
     /// Compacts some segments if any need it; says whether it did.
@@ -129,21 +94,34 @@ impl Engine {
         let list = Arc::clone(&self.table.load());
         let segments: Option<Vec<_>> = victims.iter().map(|id| find(&list, *id)).collect();
         let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
-        let read = segments.iter().map(|s| s.whole(s.written())).collect::<io::Result<Vec<_>>>()?;
-        let mut survivors = Vec::new();
-        for (segment, bytes) in segments.iter().zip(&read) {
-            let Some(found) = self.survivors(segment, bytes) else {
+        let live = self.index.live_bytes();
+        let bytes = victims.iter().filter_map(|id| live.get(id)).sum();
+        let mut writer = Copier::new(self, bytes, made);
+        for segment in segments {
+            // One after another, since a cold one takes as much memory as it is long.
+            let read = segment.whole(segment.written());
+            let Some(found) =
+                read.ok().and_then(|bytes| self.copy_living(segment, &bytes, victims, &mut writer))
+            else {
+                tracing::error!(segment = %segment.id(), "a segment cannot be read whole; compaction leaves it alone");
                 self.damaged.lock().push(segment.id());
                 return Ok(false);
             };
-            survivors.extend(found);
+            if found? == Pace::Stop {
+                return Ok(false);
+            }
         }
-        let Some((moved, copies)) = self.copy(survivors, made)? else { return Ok(false) };
+        let (moved, copies) = writer.finish()?;
         self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;
-        if !copies.is_empty() {
-            self.disk.sync_folder()?;
+        if !copies.is_empty()
+            && let Err(e) = self.disk.sync_folder()
+        {
+            // A later call may say `Ok` with the names gone, so there is none.
+            self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new());
+            return Ok(false);
         }
         for copy in &copies {
+            self.counters.compacted_bytes.fetch_add(copy.written().into(), Ordering::Relaxed);
             copy.warm_up();
             self.table.put(copy);
         }
@@ -157,18 +135,29 @@ impl Engine {
         Ok(true)
     }
 
-    /// What is alive of a segment; `None` if it is damaged, and then it stays as it is.
-    fn survivors<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Option<Vec<Survivor<'a>>> {
+    /// Copies what is alive of a segment; `None` if it is damaged, and then it stays as it is.
+    fn copy_living(
+        &self,
+        segment: &Segment,
+        bytes: &[u8],
+        victims: &[SegmentId],
+        copier: &mut Copier<'_>,
+    ) -> Option<io::Result<Pace>> {
         let mut survivors = Vec::new();
         let now = self.clock.now();
         let scanned = scan(bytes, segment.header(), Trust::Nothing, |placed| {
-            self.judge(segment.id(), placed, now, &mut survivors);
+            self.judge(segment.id(), placed, now, victims, &mut survivors);
         });
-        if scanned.end == segment.written() {
-            return Some(survivors);
+        if scanned.end != segment.written() {
+            return None;
         }
-        tracing::error!(segment = %segment.id(), offset = scanned.end, "a segment is damaged; compaction leaves it alone");
-        None
+        for survivor in survivors {
+            match copier.push(&survivor) {
+                Ok(Pace::Go) => {}
+                stop => return Some(stop),
+            }
+        }
+        Some(Ok(Pace::Go))
     }
 
     fn judge<'a>(
@@ -176,6 +165,7 @@ impl Engine {
         id: SegmentId,
         placed: &Placed<'a>,
         now: Timestamp,
+        victims: &[SegmentId],
         survivors: &mut Vec<Survivor<'a>>,
     ) {
         let Placed { offset, header, body } = *placed;
@@ -203,8 +193,12 @@ impl Engine {
             }
             Kind::Touch => {
                 let entry = self.index.lock(&header.key).get(&header.key);
-                let newest =
-                    |e: &crate::index::Entry| e.touched_in == Some(id) && e.deadlines == header.deadlines;
+                // If the content moves as well, its copy carries these deadlines.
+                let newest = |e: &Entry| {
+                    e.touched_in == Some(id)
+                        && e.deadlines == header.deadlines
+                        && !victims.contains(&e.address.segment)
+                };
                 if entry.as_ref().is_some_and(newest) {
                     survivors.push(Survivor { header, body, from, what: What::Touch });
                 }
@@ -215,67 +209,6 @@ impl Engine {
             Kind::Delete => {}
             Kind::Revoke => survivors.push(Survivor { header, body, from, what: What::Other }),
         }
-    }
-
-    /// Writes the copies, slowly enough to leave the disk to others; `None` if the store is to end.
-    fn copy(&self, survivors: Vec<Survivor<'_>>, made: &mut Vec<SegmentId>) -> io::Result<Option<Copied>> {
-        let now = self.clock.now();
-        let mut classes: [Vec<Survivor<'_>>; CLASSES.len() + 1] = Default::default();
-        for survivor in survivors {
-            let left = survivor.header.deadlines.expires_at.saturating_since(now);
-            let class = CLASSES.iter().position(|end| left <= *end).unwrap_or(CLASSES.len());
-            classes[class].push(survivor);
-        }
-        let (mut moved, mut copies) = (Vec::new(), Vec::new());
-        for class in classes.into_iter().filter(|class| !class.is_empty()) {
-            let bytes: u64 = class.iter().map(|s| u64::from(s.header.len())).sum();
-            let mut left = bytes;
-            let mut writer: Option<CopyWriter> = None;
-            let mut unsynced = 0;
-            for Survivor { header, body, from, what } in class {
-                if writer.as_ref().is_none_or(|w| !w.has_room(header.len())) {
-                    if let Some(full) = writer.take() {
-                        copies.push(full.finish()?);
-                    }
-                    writer = Some(self.new_copy(left, made)?);
-                }
-                let Some(writer) = writer.as_mut() else { continue };
-                let (to, written) = writer.push(&header, &body)?;
-                moved.push(Moved { header, from, to, what });
-                left -= u64::from(header.len());
-                unsynced += written as u64;
-                if unsynced >= SYNC_BYTES {
-                    writer.sync()?;
-                    unsynced = 0;
-                }
-                if written > 0 && self.pause(written as u64) {
-                    return Ok(None);
-                }
-            }
-            if let Some(writer) = writer {
-                copies.push(writer.finish()?);
-            }
-        }
-        Ok(Some((moved, copies)))
-    }
-
-    fn new_copy(&self, bytes: u64, made: &mut Vec<SegmentId>) -> io::Result<CopyWriter> {
-        let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(self.options.segment_bytes);
-        let mapped = self.options.read_mode == ReadMode::Mapped;
-        let (id, store) = (self.catalog.take_id(), self.catalog.store());
-        made.push(id);
-        CopyWriter::create(&*self.disk, id, store, capacity, mapped, self.clock.mark())
-    }
-
-    /// Waits as long as `bytes` may take; says whether the store is to end.
-    fn pause(&self, bytes: u64) -> bool {
-        self.counters.compacted_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.threads == crate::engine::Threads::Own {
-            let nanos =
-                u128::from(bytes) * 1_000_000_000 / u128::from(self.options.compaction_bytes_per_second);
-            self.compactor.wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
-        }
-        self.stopping.load(Ordering::Acquire)
     }
 
     /// Points a slot at the copy, if nothing newer happened.

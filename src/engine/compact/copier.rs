@@ -1,0 +1,127 @@
+//! Writing what compaction keeps, by expiry class and slowly enough to leave the disk to others.
+//!
+//! Decides nothing about what lives. What it writes means nothing until a manifest lists it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::engine::{Engine, Threads};
+use crate::format::{Body, RecordHeader};
+use crate::id::{Address, SegmentId};
+use crate::log::{CopyWriter, Segment, copy_bytes};
+use crate::options::ReadMode;
+
+/// Copies are synced each time this much was written, so that no sync is long.
+const SYNC_BYTES: u64 = 8 << 20;
+
+/// Sessions that end within the same of these go into one segment, so that it tends to die whole.
+const CLASSES: [Duration; 3] =
+    [Duration::from_secs(3_600), Duration::from_secs(24 * 3_600), Duration::from_secs(7 * 24 * 3_600)];
+
+/// A record to be copied.
+pub(super) struct Survivor<'a> {
+    pub(super) header: RecordHeader,
+    pub(super) body: Body<'a>,
+    /// Where it stands.
+    pub(super) from: Address,
+    pub(super) what: What,
+}
+
+/// What a record is to the index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Content,
+    Touch,
+    Tombstone,
+    Other,
+}
+
+/// Where a survivor went.
+pub(super) struct Moved {
+    pub(super) header: RecordHeader,
+    pub(super) from: Address,
+    pub(super) to: Address,
+    pub(super) what: What,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Go,
+    /// The store is to end.
+    Stop,
+}
+
+/// The copies of one run.
+pub(super) struct Copier<'a> {
+    engine: &'a Engine,
+    /// What one class may take, if all that lives is of it.
+    bytes: u64,
+    classes: [Option<CopyWriter>; CLASSES.len() + 1],
+    /// Every segment that was begun, for who cleans up.
+    made: &'a mut Vec<SegmentId>,
+    full: Vec<Arc<Segment>>,
+    moved: Vec<Moved>,
+    unsynced: u64,
+}
+
+impl<'a> Copier<'a> {
+    /// For records of `bytes` bytes in all, about.
+    pub(super) fn new(engine: &'a Engine, bytes: u64, made: &'a mut Vec<SegmentId>) -> Self {
+        let (full, moved) = (Vec::new(), Vec::new());
+        Self { engine, bytes, classes: Default::default(), made, full, moved, unsynced: 0 }
+    }
+
+    pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
+        let Survivor { header, body, from, what } = *survivor;
+        let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
+        let class = CLASSES.iter().position(|end| left <= *end).unwrap_or(CLASSES.len());
+        let mut writer = match self.classes[class].take() {
+            Some(writer) if writer.has_room(header.len()) => writer,
+            Some(full) => {
+                self.full.push(full.finish()?);
+                self.begin()?
+            }
+            None => self.begin()?,
+        };
+        let (to, written) = writer.push(&header, &body)?;
+        self.moved.push(Moved { header, from, to, what });
+        self.unsynced += written as u64;
+        if self.unsynced >= SYNC_BYTES {
+            writer.sync()?;
+            self.unsynced = 0;
+        }
+        self.classes[class] = Some(writer);
+        Ok(if written > 0 { self.pause(written as u64) } else { Pace::Go })
+    }
+
+    /// Where everything went, and the segments that took it, synced but for the folder.
+    pub(super) fn finish(mut self) -> io::Result<(Vec<Moved>, Vec<Arc<Segment>>)> {
+        for writer in self.classes.into_iter().flatten() {
+            self.full.push(writer.finish()?);
+        }
+        Ok((self.moved, self.full))
+    }
+
+    fn begin(&mut self) -> io::Result<CopyWriter> {
+        let Engine { disk, options, catalog, clock, .. } = self.engine;
+        let capacity = u32::try_from(copy_bytes(self.bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
+        let (id, store) = (catalog.take_id(), catalog.store());
+        let mapped = options.read_mode == ReadMode::Mapped;
+        self.made.push(id);
+        CopyWriter::create(&**disk, id, store, capacity, mapped, clock.mark())
+    }
+
+    /// Waits as long as `bytes` may take.
+    fn pause(&self, bytes: u64) -> Pace {
+        let engine = self.engine;
+        if engine.threads == Threads::Own {
+            let per_second = u128::from(engine.options.compaction_bytes_per_second);
+            let nanos = u128::from(bytes) * 1_000_000_000 / per_second;
+            engine.pause.wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        }
+        if engine.stopping.load(Ordering::Acquire) { Pace::Stop } else { Pace::Go }
+    }
+}

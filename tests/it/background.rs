@@ -1,0 +1,193 @@
+//! What goes on behind the operations, with the store's own threads: syncs, new segments, compaction, closing.
+//!
+//! Goal: operations and background work never disturb one another. Method: real folders, small segments, many operations, and checks
+//! that hold however the threads interleave. Nothing here depends on how fast the machine is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloakroom::{
+    Access, Durability, Error, Lifetime, LogStore, OpenError, Options, SessionKey, SessionStore,
+};
+use tokio::task::JoinSet;
+
+const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
+
+fn small_segments() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        payload_bytes_max: 8 << 10,
+        compaction_bytes_per_second: 1 << 30,
+        ..Options::default()
+    }
+}
+
+fn key(number: u64) -> SessionKey {
+    SessionKey::of(&number.to_le_bytes())
+}
+
+/// A payload that says whose it is and which, and is long enough to fill segments.
+fn payload(number: u64, round: u64) -> Bytes {
+    [number.to_le_bytes(), round.to_le_bytes()].concat().repeat(20).into()
+}
+
+fn read_payload(bytes: &[u8]) -> (u64, u64) {
+    let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+    assert_eq!(bytes, payload(number(0), number(8)), "a payload is one that was written, whole");
+    (number(0), number(8))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interval_is_kept_while_writes_never_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = store.at(Durability::Interval(Duration::from_millis(5)));
+    store.upsert(key(0), "x".into(), HOUR).await.unwrap();
+    let before = store.stats().syncs;
+    let mut writes = 0;
+    while store.stats().syncs < before + 3 {
+        store.put(key(0), "x".into()).await.unwrap();
+        writes += 1;
+        assert!(writes < 3_000_000, "writes went on and on, and nothing was synced");
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_read_is_of_the_latest_write_while_segments_turn_and_are_compacted() {
+    const KEYS: u64 = 32;
+    const ROUNDS: u64 = 400;
+    /// Every so many rounds a key leaves a session behind that is never written again, so that no segment dies whole.
+    const KEEP_EVERY: u64 = 16;
+    let kept = |number: u64, round: u64| SessionKey::of(format!("kept/{number}/{round}").as_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), small_segments()).await.unwrap().at(Durability::Buffered);
+    let mut tasks = JoinSet::new();
+    for number in 0..KEYS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            store.create_as(key(number), payload(number, 0), HOUR).await.unwrap();
+            for round in 1..ROUNDS {
+                store.put(key(number), payload(number, round)).await.unwrap().unwrap();
+                let read = store.get(key(number), Access::Touch).await.unwrap().unwrap();
+                assert_eq!(read_payload(&read.payload), (number, round));
+                if round % KEEP_EVERY == 0 {
+                    store.create_as(kept(number, round), payload(number, round), HOUR).await.unwrap();
+                    let read = store
+                        .get(kept(number, (round / 64 * 64 + KEEP_EVERY).min(round)), Access::Peek)
+                        .await
+                        .unwrap();
+                    assert_eq!(read_payload(&read.unwrap().payload).0, number);
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    for look in 0.. {
+        if store.stats().compacted_bytes > 0 {
+            break;
+        }
+        assert!(look < 5_000_000, "nothing was compacted: {:?}", store.stats());
+        tokio::task::yield_now().await;
+    }
+    store.close().await.unwrap();
+
+    let store = LogStore::open(folder.path(), small_segments()).await.unwrap();
+    for number in 0..KEYS {
+        let read = store.get(key(number), Access::Peek).await.unwrap().unwrap();
+        assert_eq!(read_payload(&read.payload), (number, ROUNDS - 1));
+        for round in (KEEP_EVERY..ROUNDS).step_by(usize::try_from(KEEP_EVERY).unwrap()) {
+            let read = store.get(kept(number, round), Access::Peek).await.unwrap().unwrap();
+            assert_eq!(read_payload(&read.payload), (number, round));
+        }
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_use_stays_bounded_under_churn() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), small_segments()).await.unwrap().at(Durability::Buffered);
+    for round in 0..300 {
+        for number in 0..50 {
+            store.upsert(key(number), payload(number, round), HOUR).await.unwrap();
+        }
+    }
+    // Compaction catches up by itself; each look costs a read, so this waits for it without sleeping.
+    let segments = 2 * u64::from(small_segments().segment_bytes);
+    for look in 0.. {
+        let stats = store.stats();
+        if stats.log_bytes <= 2 * stats.live_bytes + segments {
+            break;
+        }
+        assert!(look < 5_000_000, "{stats:?}");
+        tokio::task::yield_now().await;
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_among_operations_leaves_each_done_or_refused() {
+    for round in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path(), small_segments()).await.unwrap();
+        let done = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        for number in 0..8 {
+            let (store, done) = (store.clone(), Arc::clone(&done));
+            tasks.spawn(async move {
+                for at in 0.. {
+                    match store.create_as(key(at << 8 | number), payload(number, at), HOUR).await {
+                        Ok(()) => drop(done.fetch_add(1, Ordering::SeqCst)),
+                        Err(Error::Closed) => return at,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                unreachable!("the loop has no end")
+            });
+        }
+        while done.load(Ordering::SeqCst) < 20 * round {
+            tokio::task::yield_now().await;
+        }
+        store.close().await.unwrap();
+        let acknowledged: u64 = tasks.join_all().await.into_iter().sum();
+        assert_eq!(acknowledged, done.load(Ordering::SeqCst));
+
+        let store = LogStore::open(folder.path(), small_segments()).await.unwrap();
+        assert_eq!(store.recovery().torn_bytes, 0);
+        assert_eq!(store.len() as u64, acknowledged);
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn second_open_is_refused_with_the_holder_and_waits_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    first.at(Durability::Buffered).upsert(key(1), "x".into(), HOUR).await.unwrap();
+    let refused = LogStore::open(folder.path(), Options::default()).await;
+    assert!(
+        matches!(&refused, Err(OpenError::Locked { pid: Some(pid), .. }) if *pid == std::process::id()),
+        "{refused:?}"
+    );
+    let patience = Duration::from_secs(60);
+    let (second, ()) =
+        tokio::join!(LogStore::open_wait(folder.path(), Options::default(), patience), async {
+            drop(first);
+        });
+    let second = second.unwrap();
+    assert!(second.get(key(1), Access::Peek).await.unwrap().is_some());
+    second.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    tempfile::NamedTempFile::new_in(folder.path()).unwrap().persist(&file).unwrap();
+    let refused = LogStore::open(file.join("sessions"), Options::default()).await.unwrap_err();
+    let message = refused.to_string();
+    assert!(message.contains("file/sessions") && message.starts_with("cannot "), "{message}");
+}

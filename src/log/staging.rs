@@ -216,7 +216,7 @@ impl Staging {
     }
 
     /// Goes on in the spare segment.
-    fn turn(&mut self) -> Result<(), Refused> {
+    pub(crate) fn turn(&mut self) -> Result<(), Refused> {
         let Some(spare) = self.spare.take() else {
             return Err(self.no_spare.clone().map_or(Refused::Wait, Refused::NoSegment));
         };

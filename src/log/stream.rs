@@ -262,11 +262,17 @@ impl Log {
         let idle = staging.is_written();
         let room = u64::from(staging.open.end()) + 2 * u64::from(GROUP_HEADER_BYTES);
         let fits = room <= u64::from(staging.open.segment.capacity());
-        let asked = idle && fits && (behind || time) && matches!(staging.state, State::Open);
+        let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
+        // In a segment that is full to the end the mark would never come if no record did: it goes into the next.
+        let turned = wanted && !fits && staging.turn().is_ok();
+        let asked = wanted && (fits || turned);
         staging.open.urgent |= asked;
         drop(staging);
         if asked {
             self.work.notify_one();
+        }
+        if turned {
+            self.turned.raise();
         }
         asked
     }

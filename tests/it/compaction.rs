@@ -60,7 +60,9 @@ fn background_work_ends_and_leaves_no_more_on_disk_than_allowed() {
         let _replay = Replay("space".into(), seed);
         let mut life = Life::open(SimDisk::new(seed));
         for part in history(seed, usize::try_from(budget(600)).unwrap()).chunks(60) {
-            part.iter().for_each(|step| assert!(life.apply(*step)));
+            for step in part {
+                assert!(life.apply(*step));
+            }
             settle(&life);
         }
     }

@@ -15,6 +15,8 @@ mod doubt;
 mod durability;
 /// The contract of every store, as time passes.
 mod expiry;
+/// A disk that fails or is full.
+mod failures;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
 /// What opening does with folders that are half made, torn, damaged or foreign.
@@ -25,5 +27,7 @@ mod session;
 mod stores;
 /// Histories, the model of what a crash may leave, and one life of a store after another.
 mod support;
+/// Power loss under the store's own threads.
+mod threads;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;

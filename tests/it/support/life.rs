@@ -90,7 +90,7 @@ impl Life {
     }
 
     pub fn store(&self) -> &LogStore {
-        self.store.as_ref().expect("a store is open")
+        self.store.as_ref().unwrap()
     }
 
     /// The key that a name stands for now.
@@ -119,7 +119,7 @@ impl Life {
             End::PowerLoss => self.disk.restart(),
             End::Close => {
                 let store = self.store();
-                drive(store, store.close()).expect("a close by hand is done at once").unwrap();
+                drive(store, store.close()).unwrap().unwrap();
                 self.model.keep_time(self.now());
             }
         }
@@ -253,9 +253,9 @@ impl Life {
 
     fn reopen(&mut self) -> bool {
         let now = self.now();
-        let store = self.store.take().expect("a store is open");
+        let store = self.store.take().unwrap();
         self.time_max = self.time_max.max(now);
-        let closed = drive(&store, store.close()).expect("a close by hand is done at once");
+        let closed = drive(&store, store.close()).unwrap();
         drop(store);
         if !self.disk.has_power() {
             // All is synced, though neither the end nor the time of it may have been written down.
@@ -397,9 +397,10 @@ impl Life {
     }
 
     fn flush(&mut self) -> bool {
-        let (op, now) = (self.model.begin(), self.now());
+        let op = self.model.begin();
         match drive(self.store(), self.store().flush()) {
-            Some(Ok(())) => self.model.acknowledge(op, End::PowerLoss, now),
+            // Where nothing was staged it writes nothing, the time neither.
+            Some(Ok(())) => self.model.acknowledge(op, End::PowerLoss, Timestamp::default()),
             answer => return self.failed("flush", &answer, &()),
         }
         self.disk.has_power()

@@ -145,7 +145,7 @@ impl Model {
     pub fn name_rotated(&mut self, key: SessionKey) {
         let begun = self.begun;
         let track = self.tracks.iter_mut().rev().find(|t| t.key.is_none() && t.states[1].0 == begun);
-        track.expect("a rotation was staged").key = Some(key);
+        track.unwrap().key = Some(key);
     }
 
     /// What the store tells of a key that was just written, which the model has but for the version.
@@ -166,10 +166,9 @@ impl Model {
         }
     }
 
-    /// A close, or an open, wrote down what time it is.
+    /// A close, or an open, wrote down what time it is; later times that a crash took back do not count any more.
     pub fn keep_time(&mut self, now: Timestamp) {
-        self.time_kept_by_kill = self.time_kept_by_kill.max(now);
-        self.time_kept_by_power_loss = self.time_kept_by_power_loss.max(now);
+        (self.time_kept_by_kill, self.time_kept_by_power_loss) = (now, now);
     }
 
     /// Checks what a new life found, by key; from then on only that counts. `Err` says what is wrong.

@@ -1,0 +1,222 @@
+//! What a store does when its disk fails or is full: who is told what, what goes on, and what the next open finds.
+//!
+//! Goal: to refute what the docs say of `DiskFull`, `Poisoned` and `DurabilityUnknown`. Method: single calls of a simulated disk fail; the
+//! sessions that were acknowledged are counted afterwards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::disk::sim::{Call, Fault, SimDisk};
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp};
+
+use crate::support::life::{Life, SEGMENT_BYTES, drive};
+use crate::support::model::End;
+
+const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
+
+/// What a file system has left when it is full: less than a segment takes, more than two lists of segments differ by.
+const SLACK_BYTES: u64 = 32;
+
+fn open(life: &Life) -> LogStore {
+    LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone()).unwrap()
+}
+
+fn key(n: usize) -> SessionKey {
+    SessionKey::of(&n.to_le_bytes())
+}
+
+fn create(store: &LogStore, n: usize) -> Result<(), Error> {
+    drive(store, store.create_as(key(n), vec![n.to_le_bytes()[0]; 3_000].into(), HOUR)).unwrap()
+}
+
+fn is_there(store: &LogStore, n: usize) -> bool {
+    let found = drive(store, store.get(key(n), Access::Peek)).unwrap().unwrap();
+    found.is_some_and(|stored| stored.payload.iter().all(|b| *b == n.to_le_bytes()[0]))
+}
+
+/// Creates sessions until there is no room; gives how many there are.
+fn fill(store: &LogStore) -> usize {
+    let refused = (0..10_000).find_map(|n| Some((n, create(store, n).err()?)));
+    let (n, error) = refused.unwrap();
+    assert!(matches!(error, Error::DiskFull), "{error:?}");
+    n
+}
+
+#[test]
+fn full_disk_refuses_writes_and_takes_deletes_and_goes_on_when_there_is_space() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Sync);
+    life.disk.space_bytes(6 * u64::from(SEGMENT_BYTES));
+    let there = fill(&store);
+    assert!(there > 50, "{there}");
+    assert!((0..there).all(|n| is_there(&store, n)));
+    // Again, and for every kind of write.
+    assert!(matches!(create(&store, there), Err(Error::DiskFull)));
+    assert!(matches!(drive(&store, store.put(key(1), vec![1; 3_000].into())).unwrap(), Err(Error::DiskFull)));
+    assert!(drive(&store, store.delete(key(0))).unwrap().unwrap());
+    life.disk.space_bytes(u64::MAX);
+    store.step();
+    create(&store, there).unwrap();
+    life.disk.crash();
+    drop(store);
+    let store = open(&life);
+    assert!(!is_there(&store, 0));
+    assert!((1..=there).all(|n| is_there(&store, n)));
+}
+
+#[test]
+fn full_store_shrinks_by_deletes_alone() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Sync);
+    (0..30).for_each(|n| create(&store, n).unwrap());
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let there = 30 + (30..10_000).position(|n| create(&store, n).is_err()).unwrap();
+    for n in 0..21 {
+        assert!(drive(&store, store.delete(key(n))).unwrap().unwrap());
+    }
+    for _ in 0..10 {
+        store.step();
+    }
+    create(&store, there).unwrap();
+    assert!((21..=there).all(|n| is_there(&store, n)));
+    life.disk.crash();
+    // An open needs room for a segment.
+    life.disk.space_bytes(u64::MAX);
+    drop(store);
+    let store = open(&life);
+    assert!((0..21).all(|n| !is_there(&store, n)));
+    assert!((21..=there).all(|n| is_there(&store, n)));
+}
+
+#[test]
+fn failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept() {
+    for (call, fault) in [(Call::Write, Fault::Eio), (Call::Write, Fault::Enospc), (Call::Sync, Fault::Eio)] {
+        for (end, seed) in
+            [End::Kill, End::PowerLoss].into_iter().flat_map(|end| (0..10).map(move |s| (end, s)))
+        {
+            let life = Life::new(SimDisk::new(seed));
+            let store = open(&life).at(Durability::Sync);
+            (0..5).for_each(|n| create(&store, n).unwrap());
+            life.disk.fail_call_of(call, 1, fault);
+            assert!(matches!(create(&store, 5), Err(Error::DurabilityUnknown { .. })), "{call:?}");
+            for error in [
+                create(&store, 6).unwrap_err(),
+                drive(&store, store.delete(key(0))).unwrap().unwrap_err(),
+                drive(&store, store.flush()).unwrap().unwrap_err(),
+            ] {
+                assert!(matches!(error, Error::Poisoned { .. }), "{error:?}");
+            }
+            // What is staged stays readable, as if nothing had happened.
+            assert!((0..6).all(|n| is_there(&store, n)));
+            assert!(matches!(drive(&store, store.close()).unwrap(), Err(Error::DurabilityUnknown { .. })));
+            if end == End::Kill {
+                life.disk.kill();
+            } else {
+                life.disk.crash();
+            }
+            drop(store);
+            let store = open(&life);
+            let unknown = is_there(&store, 5);
+            assert!((0..5).all(|n| is_there(&store, n)) && !is_there(&store, 6));
+            // Whatever became of the one that is unknown, from here on it is that for good.
+            life.disk.crash();
+            drop(store);
+            let store = open(&life);
+            assert_eq!(is_there(&store, 5), unknown);
+            assert!((0..5).all(|n| is_there(&store, n)));
+        }
+    }
+}
+
+#[test]
+fn store_opens_again_after_any_one_call_failed() {
+    let calls =
+        [Call::Create, Call::Write, Call::Sync, Call::SyncFolder, Call::Rename, Call::Remove, Call::Truncate];
+    for (call, n) in calls.into_iter().flat_map(|call| (1..25).map(move |n| (call, n))) {
+        for end in [End::Kill, End::Close] {
+            let life = Life::new(SimDisk::new(n));
+            let store = open(&life).at(Durability::Sync);
+            life.disk.fail_call_of(call, n, Fault::Eio);
+            let mut known = BTreeMap::new();
+            for at in 0..60 {
+                if create(&store, at).is_ok() {
+                    known.insert(at, true);
+                }
+                if at >= 3 && drive(&store, store.delete(key(at - 3))).unwrap().is_ok_and(|deleted| deleted) {
+                    known.insert(at - 3, false);
+                } else if at >= 3 {
+                    known.remove(&(at - 3));
+                }
+            }
+            match end {
+                End::Close => {
+                    drop(drive(&store, store.close()));
+                    // The failure was meant for this life.
+                    life.disk.restart();
+                }
+                _ => life.disk.kill(),
+            }
+            drop(store);
+            let store = match LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone()) {
+                Ok(store) => store,
+                Err(e) => panic!("{call:?} {n} {end:?}: {e}\n{}", life.trace()),
+            };
+            for (at, there) in known {
+                assert_eq!(
+                    is_there(&store, at),
+                    there,
+                    "{call:?} {n} {end:?}: session {at}\n{}",
+                    life.trace()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn flushes_of_an_idle_store_take_no_more_space_than_a_segment() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life);
+    create(&store, 1).unwrap();
+    for _ in 0..2 * SEGMENT_BYTES / 48 {
+        drive(&store, store.flush()).unwrap().unwrap();
+    }
+    assert!(life.disk.used_bytes() <= 3 * u64::from(SEGMENT_BYTES), "{} bytes", life.disk.used_bytes());
+    for name in life.disk.names() {
+        assert!(life.disk.contents(&name).unwrap().len() <= SEGMENT_BYTES as usize, "{name} grew");
+    }
+    create(&store, 2).unwrap();
+    drive(&store, store.flush()).unwrap().unwrap();
+    life.disk.crash();
+    drop(store);
+    let store = open(&life);
+    assert!(is_there(&store, 1) && is_there(&store, 2));
+}
+
+#[test]
+fn expired_session_stays_gone_when_the_wall_steps_back_though_the_segment_is_full() {
+    // How much is left of the segment behind the last record, when no other record comes.
+    for left in [0, 40, 95, 96, 200, 3_000] {
+        let life = Life::new(SimDisk::new(1));
+        let store = open(&life).at(Durability::Buffered);
+        store.step();
+        for n in 0..10 {
+            let created = store.create_as(key(n), vec![n.to_le_bytes()[0]; 6_000].into(), HOUR);
+            drive(&store, created).unwrap().unwrap();
+        }
+        let minute = Lifetime::absolute(Duration::from_secs(60));
+        drive(&store, store.create_as(key(10), vec![10; 4_320 - left].into(), minute)).unwrap().unwrap();
+        (0..3).for_each(|_| store.step());
+        life.clock.advance(Duration::from_secs(61));
+        assert!(!is_there(&store, 10));
+        for _ in 0..5 {
+            store.step();
+        }
+        life.disk.crash();
+        drop(store);
+        life.clock.set_wall(Timestamp::from_millis(1_600_000_000_000));
+        let store = open(&life);
+        assert!(is_there(&store, 9) && !is_there(&store, 10), "{left} bytes were left");
+    }
+}

@@ -86,3 +86,8 @@ pub use options::{Corruption, Durability, Options, ReadMode};
 pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};
 pub use store::{Answer, Change, LogStore, MemoryStore, SessionStore};
 pub use sync::Pending;
+
+/// The README's example runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -198,7 +198,8 @@ impl Staging {
         group.bytes.extend_from_slice(&header.encode(group.segment.seed(), address.offset));
         body.append_to(&mut group.bytes);
         group.records += 1;
-        group.urgent |= durability != Durability::Buffered || group.bytes.len() >= EAGER_BYTES;
+        let is_waited_for = durability != Durability::Buffered || !group.waiters.synced.is_empty();
+        group.urgent |= is_waited_for || group.bytes.len() >= EAGER_BYTES;
         let outcome = group.waiters.add(durability);
         self.next_seq = Seq(seq.0 + 1);
         self.records += 1;

@@ -172,6 +172,11 @@ impl Log {
         if let Some(group) = Arc::into_inner(group) {
             staging.free_buffer = group.bytes;
         }
+        if staging.is_written() {
+            // Who waits for all that is staged has no group of its own to wait for.
+            let waiting = std::mem::take(&mut staging.open.waiters.synced);
+            self.join_sync(staging.data_end, waiting);
+        }
         drop(staging);
         let records = bytes - GROUP_HEADER_BYTES as usize;
         self.room.add_permits(records);
@@ -286,18 +291,25 @@ impl Log {
             return Err(self.refusal());
         }
         if staging.is_written() {
-            // Nothing is left to write, so only a sync is waited for: the one that goes on, the next one, or none.
-            let mut unsynced = self.unsynced.lock();
-            unsynced.upto = unsynced.upto.max(Some(staging.data_end));
-            unsynced.waiters.push(tell);
-            drop(unsynced);
-            self.sync_work.notify_one();
+            self.join_sync(staging.data_end, vec![tell]);
         } else {
             staging.open.waiters.synced.push(tell);
-            staging.open.urgent = true;
+            staging.open.urgent |= staging.open.records > 0;
             self.work.notify_one();
         }
         Ok(outcome)
+    }
+
+    /// Lets some wait for what is written already, up to `upto`: for the sync that goes on, the next one, or none.
+    fn join_sync(&self, upto: Position, waiters: Vec<oneshot::Sender<Outcome>>) {
+        if waiters.is_empty() {
+            return;
+        }
+        let mut unsynced = self.unsynced.lock();
+        unsynced.upto = unsynced.upto.max(Some(upto));
+        unsynced.waiters.extend(waiters);
+        drop(unsynced);
+        self.sync_work.notify_one();
     }
 
     /// Gives the stream the segment to go on with: listed, empty, durable.

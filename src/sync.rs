@@ -6,9 +6,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 /// The future that a store operation returns.
 ///
@@ -77,11 +80,35 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io
     std::thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
 }
 
+/// The answers of `work` for each of `items`, in their order, got by up to `workers` threads at once.
+pub(crate) fn for_each<T: Sync, R: Send>(
+    items: &[T],
+    workers: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let (next, answers) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
+    let worker = || {
+        while let Some((at, item)) = items.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            let answer = work(item);
+            answers.lock().push((at, answer));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..workers.min(items.len()) {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+    let mut answers = answers.into_inner();
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
 /// Wakes a thread that waits for work; a call while it is busy is remembered.
 #[derive(Default)]
 pub(crate) struct Signal {
-    raised: parking_lot::Mutex<bool>,
-    changed: parking_lot::Condvar,
+    raised: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl Signal {

@@ -28,6 +28,9 @@ use super::{Counters, Engine};
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
 const SEQ_GAP: u64 = 1 << 32;
 
+/// Threads that read segments while the store opens: beyond a few the disk sets the pace.
+const OPEN_THREADS_MAX: usize = 8;
+
 /// Files with cut-off bytes that are kept; older ones are removed.
 const TORN_FILES_MAX: usize = 16;
 
@@ -85,7 +88,10 @@ pub(crate) fn open(
     let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     let now = options.clock.wall().max(manifest.mark());
-    let found = recover(&**disk, &options, &mut manifest, now)?;
+    // A simulation reads in one order.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = if threads == Threads::Own { cores.min(OPEN_THREADS_MAX) } else { 1 };
+    let found = recover(&**disk, &options, &mut manifest, now, workers)?;
     let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
     remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;

@@ -32,6 +32,7 @@ use crate::id::{Address, Position, SegmentId, Seq};
 use crate::index::{Entry, Replay};
 use crate::log::{CopyWriter, Scanned, Segment, Trust, copy_bytes, end_of_bytes, later_watermark, scan};
 use crate::options::{Options, ReadMode};
+use crate::sync::for_each;
 
 use super::catalog::write_new;
 
@@ -65,6 +66,7 @@ pub(super) fn recover(
     options: &Options,
     manifest: &mut Manifest,
     now: Timestamp,
+    workers: usize,
 ) -> Result<Recovered, OpenError> {
     let mut recovered = Recovered {
         replay: Replay::new(now),
@@ -79,10 +81,16 @@ pub(super) fn recover(
     let mut open = Vec::new();
     for listed in &manifest.segments {
         let segment = open_listed(disk, listed, manifest.store, mapped)?;
-        match listed.seal {
-            Some(seal) => recovered.sealed(segment, *listed, seal)?,
-            None => open.push((segment, *listed)),
-        }
+        let list = if listed.seal.is_some() { &mut recovered.sealed } else { &mut open };
+        list.push((segment, *listed));
+    }
+    let replay = &recovered.replay;
+    let scans = for_each(&recovered.sealed, workers, |(segment, listed)| match listed.seal {
+        Some(seal) => read_sealed(replay, segment, seal),
+        None => Ok(Scanned::start()),
+    });
+    for scanned in scans {
+        recovered.note(&scanned?);
     }
     recovered.stream(disk, options, manifest, &open)?;
     Ok(recovered)
@@ -110,38 +118,34 @@ fn open_listed(
     }
 }
 
-impl Recovered {
-    /// Folds a sealed segment in, which must be whole.
-    fn sealed(&mut self, segment: Arc<Segment>, listed: Listed, seal: Seal) -> Result<(), OpenError> {
-        let name = segment_name(segment.id());
-        let damaged = |offset: u32, what: &str| OpenError::Damaged {
-            file: name.clone(),
-            offset: offset.into(),
-            what: what.into(),
-            cure: CURE_BACKUP,
-        };
-        if segment.written() < seal.len {
-            return Err(damaged(segment.written(), "it is shorter than the manifest says"));
-        }
-        segment.warm_up();
-        let seal_now = segment.cut(seal.len).map_err(OpenError::io(format!("read {name}")))?;
-        let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
-        // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
-        let whole = seal_now == seal;
-        let scanned =
-            scan(&bytes, segment.header(), Trust::of(whole), |placed| self.fold(placed, segment.id(), None));
-        if let Some(invalid) = scanned.stopped {
-            return Err(damaged(scanned.end, &format!("in a group, {}", invalid.what())));
-        }
-        if !whole || scanned.end != seal.len {
-            return Err(damaged(scanned.end, "its checksum is not what the manifest says"));
-        }
-        drop(bytes);
-        self.note(&scanned);
-        self.sealed.push((segment, listed));
-        Ok(())
+/// Folds a sealed segment in, which must be whole.
+fn read_sealed(replay: &Replay, segment: &Segment, seal: Seal) -> Result<Scanned, OpenError> {
+    let name = segment_name(segment.id());
+    let damaged = |offset: u32, what: &str| OpenError::Damaged {
+        file: name.clone(),
+        offset: offset.into(),
+        what: what.into(),
+        cure: CURE_BACKUP,
+    };
+    if segment.written() < seal.len {
+        return Err(damaged(segment.written(), "it is shorter than the manifest says"));
     }
+    segment.warm_up();
+    let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
+    // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
+    let whole = segment.cut(&bytes) == seal;
+    let scanned =
+        scan(&bytes, segment.header(), Trust::of(whole), |placed| fold(replay, placed, segment.id(), None));
+    if let Some(invalid) = scanned.stopped {
+        return Err(damaged(scanned.end, &format!("in a group, {}", invalid.what())));
+    }
+    if !whole || scanned.end != seal.len {
+        return Err(damaged(scanned.end, "its checksum is not what the manifest says"));
+    }
+    Ok(scanned)
+}
 
+impl Recovered {
     fn note(&mut self, scanned: &Scanned) {
         self.time = self.time.max(scanned.time);
         self.next_seq = self.next_seq.max(scanned.next_seq);
@@ -176,31 +180,24 @@ impl Recovered {
         for tail in kept {
             self.note(&tail.scanned);
         }
-        self.below(kept, open, watermark)?;
+        self.below(kept, open, watermark);
         self.above(disk, options, manifest, kept, watermark)
     }
 
     /// Folds in what lies below the watermark, where it lies.
-    fn below(
-        &mut self,
-        kept: &[Tail<'_>],
-        open: &[(Arc<Segment>, Listed)],
-        watermark: Position,
-    ) -> Result<(), OpenError> {
+    fn below(&mut self, kept: &[Tail<'_>], open: &[(Arc<Segment>, Listed)], watermark: Position) {
         for (tail, (_, listed)) in kept.iter().zip(open) {
             let len = cut_at(tail, watermark);
             if len <= SEGMENT_HEADER_BYTES {
                 continue;
             }
             let id = tail.segment.id();
-            let read = OpenError::io(format!("read {}", segment_name(id)));
             scan(&tail.bytes[..len as usize], tail.segment.header(), Trust::Whole, |placed| {
-                self.fold(placed, id, None);
+                fold(&self.replay, placed, id, None);
             });
-            let seal = tail.segment.cut(len).map_err(read)?;
+            let seal = tail.segment.cut(&tail.bytes[..len as usize]);
             self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));
         }
-        Ok(())
     }
 
     /// Writes again what lies above the watermark, and folds it in where it lies then.
@@ -233,7 +230,7 @@ impl Recovered {
                 }
                 if let Some(copy) = copies.last_mut() {
                     let (address, _) = copy.push(&placed.header, &placed.body).map_err(write)?;
-                    self.fold(&placed, address.segment, Some(address));
+                    fold(&self.replay, &placed, address.segment, Some(address));
                 }
             }
         }
@@ -261,28 +258,28 @@ impl Recovered {
             }
         }
     }
+}
 
-    /// Folds one record in; `moved` is its address if it is not where it was found.
-    fn fold(&self, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
-        let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
-        match kind {
-            Kind::Put | Kind::Rotate => {
-                let address =
-                    moved.unwrap_or(Address { segment, offset: placed.offset, len: placed.header.len() });
-                let rotated = kind == Kind::Rotate;
-                let entry = Entry { address, rotated, version: seq, deadlines, created_s, touched_in: None };
-                self.replay.content(&key, entry, deadline_seq);
-            }
-            Kind::Touch => self.replay.touch(&key, seq, segment, deadlines),
-            Kind::Delete => {
-                self.replay.tombstone(&key, seq, segment, deadlines.expires_at, RECORD_HEADER_BYTES);
-            }
-            // This version stages none, and loses none: compaction keeps them.
-            Kind::Revoke => {}
+/// Folds one record in; `moved` is its address if it is not where it was found.
+fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
+    let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
+    match kind {
+        Kind::Put | Kind::Rotate => {
+            let address =
+                moved.unwrap_or(Address { segment, offset: placed.offset, len: placed.header.len() });
+            let rotated = kind == Kind::Rotate;
+            let entry = Entry { address, rotated, version: seq, deadlines, created_s, touched_in: None };
+            replay.content(&key, entry, deadline_seq);
         }
-        if let Some(rotated) = &placed.body.rotated {
-            self.replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, ROTATE_BYTES);
+        Kind::Touch => replay.touch(&key, seq, segment, deadlines),
+        Kind::Delete => {
+            replay.tombstone(&key, seq, segment, deadlines.expires_at, RECORD_HEADER_BYTES);
         }
+        // This version stages none, and loses none: compaction keeps them.
+        Kind::Revoke => {}
+    }
+    if let Some(rotated) = &placed.body.rotated {
+        replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, ROTATE_BYTES);
     }
 }
 

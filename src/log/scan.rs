@@ -28,7 +28,8 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
-    fn start() -> Self {
+    /// Of a segment without groups.
+    pub(crate) fn start() -> Self {
         Self {
             end: SEGMENT_HEADER_BYTES,
             last: false,

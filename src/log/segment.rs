@@ -165,11 +165,11 @@ impl Segment {
         Seal { len: self.written(), crc: crc.clone().finalize() }
     }
 
-    /// Forgets what lies above `len`, which does not count: length and checksum of the rest. For a segment that was opened, not written.
-    pub(crate) fn cut(&self, len: u32) -> io::Result<Seal> {
-        let crc = checksum(0, &self.whole(len)?);
+    /// Forgets what lies above `counts`, all that counts of it: its length and checksum. For a segment that was opened, not written.
+    pub(crate) fn cut(&self, counts: &[u8]) -> Seal {
+        let len = u32::try_from(counts.len()).unwrap_or(u32::MAX);
         self.written.store(len, Ordering::Release);
-        Ok(Seal { len, crc })
+        Seal { len, crc: checksum(0, counts) }
     }
 
     /// Gives space back that was set aside and is not used.

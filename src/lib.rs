@@ -82,7 +82,7 @@ pub use engine::Recovery;
 pub use error::{Error, OpenError, ParseIdError};
 pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;
-pub use options::{Corruption, Durability, Options, ReadMode};
+pub use options::{Durability, Options, ReadMode};
 pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};
 pub use store::{Answer, Change, LogStore, MemoryStore, SessionStore};
 pub use sync::Pending;

@@ -53,19 +53,6 @@ pub enum ReadMode {
     Pread,
 }
 
-/// What to do with damage met at open.
-///
-/// ```
-/// use cloakroom::{Corruption, Options};
-/// assert_eq!(Options::default().corruption, Corruption::Strict);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Corruption {
-    /// Refuse to open, name the place and the cure, leave the files as they are.
-    Strict,
-}
-
 /// Options of a [`LogStore`](crate::LogStore). The defaults are made for a server with up to some millions of sessions.
 ///
 /// ```
@@ -94,8 +81,6 @@ pub struct Options {
     pub delete_durability: Durability,
     /// How sealed segments are read; default `Mapped`.
     pub read_mode: ReadMode,
-    /// What to do with damage; default `Strict`.
-    pub corruption: Corruption,
     /// Bytes a second that compaction may write, 64 KiB up; default 64 MiB, so that the foreground keeps most of the disk.
     pub compaction_bytes_per_second: u64,
     /// Where the time comes from; default [`SystemClock`].
@@ -113,7 +98,6 @@ impl Default for Options {
             durability: Durability::Interval(Durability::INTERVAL_DEFAULT),
             delete_durability: Durability::Sync,
             read_mode: ReadMode::Mapped,
-            corruption: Corruption::Strict,
             compaction_bytes_per_second: 64 << 20,
             clock: Arc::new(SystemClock),
         }
@@ -180,7 +164,6 @@ impl fmt::Debug for Options {
             .field("durability", &self.durability)
             .field("delete_durability", &self.delete_durability)
             .field("read_mode", &self.read_mode)
-            .field("corruption", &self.corruption)
             .field("compaction_bytes_per_second", &self.compaction_bytes_per_second)
             .finish_non_exhaustive()
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::format::{Listed, SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
 use crate::log::Segment;
 use crate::options::ReadMode;
 use crate::sync::spawn;
@@ -131,7 +131,7 @@ impl Engine {
                     listed.seal = Some(segment.seal());
                 }
             }
-            manifest.segments.extend(spare.iter().map(|s| unsealed(s)));
+            manifest.segments.extend(spare.iter().map(|s| s.listed(None)));
         });
         match changed {
             Ok(()) => {
@@ -257,10 +257,4 @@ impl Engine {
             tracing::debug!(error = %e, "the unused end of the last segment stays until the next open");
         }
     }
-}
-
-/// How a segment of the stream is listed before it takes a group.
-fn unsealed(segment: &Segment) -> Listed {
-    let header = segment.header();
-    Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None }
 }

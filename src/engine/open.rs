@@ -14,7 +14,7 @@ use crate::clock::StoreClock;
 use crate::disk::{Disk, LockError};
 use crate::error::OpenError;
 use crate::format::{
-    FORMAT_VERSION, Invalid, Listed, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
+    FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
 };
 use crate::id::{SegmentId, Seq};
 use crate::log::{Log, Segment, Table};
@@ -212,8 +212,7 @@ fn start(
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let catalog = Catalog::new(Arc::clone(&disk), manifest);
-    let header = active.header();
-    let listed = Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: None };
+    let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
     let changed = catalog.change(clock.mark(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();

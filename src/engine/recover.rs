@@ -110,6 +110,9 @@ fn open_listed(
         Ok(Err(crate::format::Invalid::Unknown(found))) => {
             Err(OpenError::UnknownFormat { file, found, known: crate::format::FORMAT_VERSION.into() })
         }
+        Ok(Err(crate::format::Invalid::Short)) => {
+            Err(damaged("it is shorter than what was set aside for it".into()))
+        }
         Ok(Err(invalid)) => Err(damaged(format!("of the segment's header, {}", invalid.what()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(damaged("the manifest lists it, and it is not there".into()))
@@ -236,9 +239,7 @@ impl Recovered {
         }
         for copy in copies {
             let segment = copy.finish().map_err(write)?;
-            let header = segment.header();
-            let listed =
-                Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(segment.seal()) };
+            let listed = segment.listed(Some(segment.seal()));
             self.sealed.push((segment, listed));
         }
         Ok(())

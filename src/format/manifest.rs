@@ -33,6 +33,8 @@ pub(crate) struct Listed {
     pub(crate) id: u32,
     pub(crate) kind: SegmentKind,
     pub(crate) salt: u64,
+    /// Bytes that were set aside for it; its file is not shorter until it is sealed.
+    pub(crate) capacity: u32,
     /// `None` while the stream may write to it.
     pub(crate) seal: Option<Seal>,
 }

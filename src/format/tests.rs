@@ -110,7 +110,13 @@ fn group_walk_gives_its_records_and_refuses_a_wrong_count() {
 
 #[test]
 fn manifest_is_read_back_and_every_flipped_bit_is_noticed() {
-    let listed = |id| Listed { id, kind: SegmentKind::Copy, salt: 5, seal: Some(Seal { len: 100, crc: 6 }) };
+    let listed = |id| Listed {
+        id,
+        kind: SegmentKind::Copy,
+        salt: 5,
+        capacity: 100,
+        seal: Some(Seal { len: 100, crc: 6 }),
+    };
     let manifest = Manifest {
         store: [1; 16],
         mark_ms: 2,

@@ -81,7 +81,8 @@ impl Segment {
     ) -> io::Result<Result<Arc<Self>, Invalid>> {
         let file = disk.open(&segment_name(SegmentId(listed.id)))?;
         let len = u32::try_from(file.len()?).unwrap_or(u32::MAX);
-        if len < SEGMENT_HEADER_BYTES {
+        let is_short = listed.seal.is_none() && len < listed.capacity;
+        if len < SEGMENT_HEADER_BYTES || is_short {
             return Ok(Err(Invalid::Short));
         }
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
@@ -110,6 +111,12 @@ impl Segment {
             written: AtomicU32::new(self.written()),
             crc: Mutex::new(self.crc.lock().clone()),
         }
+    }
+
+    /// How the manifest lists it.
+    pub(crate) fn listed(&self, seal: Option<Seal>) -> Listed {
+        let SegmentHeader { kind, id, salt, .. } = self.header;
+        Listed { id: id.0, kind, salt, capacity: self.capacity, seal }
     }
 
     pub(crate) fn id(&self) -> SegmentId {

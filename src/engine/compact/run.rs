@@ -229,10 +229,7 @@ impl Engine {
 
     /// Lists the copies in place of the originals; says whether it did.
     fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
-        let listed = copies.iter().map(|copy| {
-            let header = copy.header();
-            Listed { id: header.id.0, kind: header.kind, salt: header.salt, seal: Some(copy.seal()) }
-        });
+        let listed = copies.iter().map(|copy| copy.listed(Some(copy.seal())));
         let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);

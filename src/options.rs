@@ -35,6 +35,19 @@ pub enum Durability {
 impl Durability {
     /// The interval of [`Options::durability`] by default: what a power cut may cost.
     pub const INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+
+    /// The shortest interval: less is what `Sync` is for.
+    const INTERVAL_MIN: Duration = Duration::from_millis(1);
+    /// The longest: what is more than that is `Buffered`.
+    const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+
+    /// The same with an interval that is in range.
+    pub(crate) fn in_range(self) -> Self {
+        match self {
+            Self::Interval(d) => Self::Interval(d.clamp(Self::INTERVAL_MIN, Self::INTERVAL_MAX)),
+            other => other,
+        }
+    }
 }
 
 /// How sealed segments are read.
@@ -143,7 +156,7 @@ impl Options {
             [("durability", self.durability), ("delete_durability", self.delete_durability)]
         {
             if let Durability::Interval(d) = durability
-                && !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&d)
+                && durability != durability.in_range()
             {
                 let given = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
                 return Err(OpenError::InvalidOption { option, given, range: "1 ms to 1 hour" });

@@ -176,7 +176,8 @@ impl LogStore {
         Self { handle: Arc::new(Handle(engine)), durability, delete_durability }
     }
 
-    /// A handle of the same store whose every write, deletes and touches included, waits for `durability`.
+    /// A handle of the same store whose every write, deletes and touches included, waits for `durability`. An interval below 1 ms or above an
+    /// hour is taken as that.
     ///
     /// ```
     /// # use cloakroom::{Durability, Lifetime, LogStore, Options, SessionStore};
@@ -190,6 +191,7 @@ impl LogStore {
     /// ```
     #[must_use]
     pub fn at(&self, durability: Durability) -> Self {
+        let durability = durability.in_range();
         Self { handle: Arc::clone(&self.handle), durability, delete_durability: durability }
     }
 

@@ -229,3 +229,17 @@ async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
     let message = refused.to_string();
     assert!(message.contains("file/sessions") && message.starts_with("cannot "), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interval_out_of_range_is_taken_as_the_nearest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    for interval in [Duration::ZERO, Duration::MAX] {
+        store.at(Durability::Interval(interval)).upsert(key(1), "x".into(), HOUR).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let refused = Options { durability: Durability::Interval(Duration::MAX), ..Options::default() };
+    let refused = LogStore::open(folder.path().join("other"), refused).await;
+    assert!(matches!(refused, Err(OpenError::InvalidOption { option: "durability", .. })), "{refused:?}");
+    store.close().await.unwrap();
+}

@@ -22,6 +22,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     write("session_payload", payloads.iter().map(Vec::as_slice))?;
 
     write("operations", operations().iter().map(Vec::as_slice))?;
+    let damages = (0..12_u8).map(|n| vec![n % 2, n % 6, n / 2, n.wrapping_mul(77), n, 0, 1 << (n % 8)]);
+    write("damage", damages.collect::<Vec<_>>().iter().map(Vec::as_slice))?;
     Ok(())
 }
 

@@ -1,0 +1,141 @@
+//! Damage of every kind in the files of a store that was closed, or cut off behind a flush: opening it must end in the sessions as they were, or in an error
+//! that says where the damage is. Never a wrong payload, a session that was signed out, a panic, or more memory than the files have bytes.
+//!
+//! An input is a byte that chooses between the two stores, then damages of six bytes each: what, which file, where (3), which byte.
+
+#![no_main]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cloakroom::disk::{Disk as _, sim::SimDisk};
+use cloakroom::{
+    Access, Error, Lifetime, LogStore, ManualClock, Options, SessionId, SessionKey, SessionStore, Timestamp,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// More damage reaches no other code.
+const DAMAGES_MAX: usize = 16;
+/// Sessions of the store; every third was deleted, every fifth rotated away.
+const SESSIONS: u32 = 150;
+const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, damages)) = data.split_first() else { return };
+    let whole = &stores()[usize::from(which % 2)];
+    let disk = whole.disk.copy(u64::from(which));
+    for damage in damages.chunks_exact(6).take(DAMAGES_MAX) {
+        let at = usize::from(damage[2]) | usize::from(damage[3]) << 8 | usize::from(damage[4]) << 16;
+        strike(&disk, damage[0], damage[1], at, damage[5]);
+    }
+    // Without a manifest and without any group there is nothing to tell a lost store from a new one.
+    let is_gone = !disk.names().iter().any(|name| name == "MANIFEST");
+    let was_closed = which % 2 == 0;
+    let Ok(store) = LogStore::open_by_hand(Arc::new(disk.clone()), options()) else { return };
+    for (key, expected) in &whole.sessions {
+        match (ask(&store, store.get(*key, Access::Peek)), expected) {
+            (Ok(Some(found)), Some(payload)) => assert_eq!(found.payload, payload[..], "a wrong payload"),
+            (Ok(Some(_)), None) => panic!("a session that had ended came back"),
+            // What stands last in a log that was not closed, and the mark behind it, cannot be told from a torn end: cut, and reported.
+            (Ok(None), Some(_)) => {
+                let is_reported = !was_closed && store.recovery().torn_bytes > 0;
+                assert!(is_gone || is_reported, "damage was passed over in silence");
+            }
+            (Ok(None), None) | (Err(Error::Corrupt { .. } | Error::Io { .. }), _) => {}
+            (Err(other), _) => panic!("{other}"),
+        }
+    }
+});
+
+struct Whole {
+    disk: SimDisk,
+    /// What each key must read as.
+    sessions: Vec<(SessionKey, Option<Vec<u8>>)>,
+}
+
+/// A store that was closed, and one whose power was lost behind a flush and a mark.
+fn stores() -> &'static [Whole; 2] {
+    static STORES: OnceLock<[Whole; 2]> = OnceLock::new();
+    STORES.get_or_init(|| [store(true), store(false)])
+}
+
+fn store(close: bool) -> Whole {
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).expect("it is new");
+    let mut sessions = Vec::new();
+    for n in 0..SESSIONS {
+        let (key, payload) = (SessionKey::of(&n.to_le_bytes()), n.to_le_bytes().repeat(300));
+        ask(&store, store.create_as(key, payload.clone().into(), HOUR)).expect("there is room");
+        let mut ends = n % 3 == 0;
+        if ends {
+            ask(&store, store.delete(key)).expect("it is there");
+        } else if n % 5 == 0 {
+            let id: Option<SessionId> = ask(&store, store.rotate(key)).expect("it is there");
+            sessions.push((id.expect("it is live").key(), Some(payload.clone())));
+            ends = true;
+        }
+        sessions.push((key, (!ends).then_some(payload)));
+    }
+    ask(&store, store.flush()).expect("the disk is whole");
+    (0..5).for_each(|_| store.step());
+    if close {
+        ask(&store, store.close()).expect("the disk is whole");
+    } else {
+        disk.crash();
+    }
+    Whole { disk, sessions }
+}
+
+fn options() -> Options {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000_000)));
+    Options {
+        segment_bytes: 64 << 10,
+        payload_bytes_max: 4 << 10,
+        unwritten_bytes_max: 64 << 10,
+        clock,
+        ..Options::default()
+    }
+}
+
+/// One damage to one file.
+fn strike(disk: &SimDisk, what: u8, which: u8, at: usize, byte: u8) {
+    let names = disk.names();
+    let Some(name) = names.get(usize::from(which) % names.len().max(1)) else { return };
+    let mut bytes = disk.contents(name).expect("it was listed");
+    let at = at % bytes.len().max(1);
+    match what % 6 {
+        0 if !bytes.is_empty() => bytes[at] ^= byte,
+        1 => bytes.truncate(at),
+        2 => bytes[at..].iter_mut().take(512).for_each(|b| *b = 0),
+        3 => {
+            let block: Vec<u8> = bytes[at..].iter().take(512).copied().collect();
+            let to = usize::from(byte) * 512 % bytes.len().max(1);
+            bytes[to..].iter_mut().zip(block).for_each(|(b, from)| *b = from);
+        }
+        4 => {
+            // A file in place of another.
+            let other = names.get(usize::from(byte) % names.len()).and_then(|name| disk.contents(name));
+            bytes = other.unwrap_or_default();
+        }
+        _ => {
+            disk.remove(name).expect("it was listed");
+            return;
+        }
+    }
+    disk.set_contents(name, &bytes);
+}
+
+/// The answer of an operation, after as much background work as it needs.
+fn ask<T>(store: &LogStore, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    for _ in 0..100 {
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => store.step(),
+        }
+    }
+    panic!("no answer after 100 rounds of background work");
+}

@@ -116,7 +116,9 @@ fn crash_while_a_segment_is_made_leaves_a_store_that_opens() {
         close(&store);
         let left: Vec<_> = (2..12).map(|id| format!("{id:08x}.seg")).collect();
         let left: Vec<_> = left.into_iter().filter(|name| !disk.names().contains(name)).collect();
-        left.iter().for_each(|name| disk.set_contents(name, &vec![0; len]));
+        for name in &left {
+            disk.set_contents(name, &vec![0; len]);
+        }
         disk.set_contents("MANIFEST.new", &vec![0; len.min(4_096)]);
         let store = open(&disk, &options);
         assert!(there(&store, 1), "{len} bytes");

@@ -134,22 +134,18 @@ fn segments_are_found_after_power_loss_however_many_came_before() {
     let disk = SimDisk::new(1);
     disk.dir_ops(DirOps::Any);
     let store = open(&disk, &options).at(Durability::Sync);
-    let mut names = disk.names();
     for n in 0..280 {
         put(&store, n, 4_000, DAY);
-        let now = disk.names();
-        if now == names {
+        if n % 3 > 0 {
             continue;
         }
-        names = now;
-        for seed in 0..3 {
-            let lost = disk.copy(seed);
-            lost.crash();
-            let store = open(&lost, &options);
-            let missing: Vec<_> = (0..=n).filter(|n| !there(&store, *n)).collect();
-            assert!(missing.is_empty(), "{missing:?} of {n} are gone, seed {seed}");
-        }
+        let lost = disk.copy(n.into());
+        lost.crash();
+        let store = open(&lost, &options);
+        let missing: Vec<_> = (0..=n).filter(|n| !there(&store, *n)).collect();
+        assert!(missing.is_empty(), "{missing:?} of {n} are gone");
     }
+    let names = disk.names();
     assert!(names.iter().any(|name| name == "00000011.seg"), "ids of two digits were reached: {names:?}");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
-use cloakroom::{Access, Clock as _, Durability, Lifetime, LogStore, SessionStore, Stored};
+use cloakroom::{Access, Clock as _, Durability, Error, Lifetime, LogStore, SessionStore, Stored};
 use tokio::task::JoinSet;
 
 use super::{DAY, HOUR, close, delete, key, open, options, put, read, settle, there};
@@ -28,15 +28,23 @@ fn sweep_leaves_a_key_alone_that_was_created_again() {
     for n in (0..300).step_by(3) {
         assert!(run(&store, store.set_lifetime(key(n), Lifetime::absolute(MINUTE))).unwrap().unwrap());
     }
-    clock.advance(MINUTE);
+    // Some just before their end, so that the sweep finds them by the deadline that they had.
+    clock.advance(MINUTE.saturating_sub(MS));
+    for n in 0..30 {
+        run(&store, store.upsert(key(n), "again".into(), Lifetime::absolute(HOUR))).unwrap().unwrap();
+    }
+    clock.advance(MS);
     let again = |n: u32| match n % 2 {
         0 => store.create_as(key(n), "again".into(), Lifetime::absolute(HOUR)),
         _ => store.upsert(key(n), "again".into(), Lifetime::absolute(HOUR)),
     };
-    for n in 0..150 {
-        // One poll: no sweep has run when it is staged.
+    for n in 30..150 {
+        // Staged at the first poll, when no sweep has run yet.
         run(&store, again(n)).unwrap().unwrap();
     }
+    settle(&store);
+    // Buckets of deadlines are coarse: by now the last of them is looked at.
+    clock.advance(MINUTE);
     settle(&store);
     let check = |store: &LogStore| {
         for n in 0..150 {
@@ -157,7 +165,11 @@ async fn go_on_after(call: Call, n: u64, fault: Fault) {
     let wave = async |first: u32| {
         for n in first..first + 60 {
             let lifetime = if n % 3 == 0 { DAY } else { Lifetime::absolute(MINUTE) };
-            store.create_as(key(n), vec![7; 3_000].into(), lifetime).await.unwrap();
+            // No segment could be made: a refusal, of this write alone.
+            while let Err(error) = store.create_as(key(n), vec![7; 3_000].into(), lifetime).await {
+                assert!(matches!(error, Error::DiskFull | Error::Io { .. }), "{error:?}");
+                tokio::task::yield_now().await;
+            }
         }
     };
     wave(0).await;
@@ -167,6 +179,10 @@ async fn go_on_after(call: Call, n: u64, fault: Fault) {
     eventually("the call failed", || disk.calls_of(call) >= calls + n).await;
     eventually("all that was due expired", || store.stats().expired == 40).await;
     eventually("what is left was copied", || store.stats().compacted_bytes > compacted).await;
+    if call == Call::Create {
+        // Now it is the next segment of the log that cannot be made, or the list that names it.
+        disk.fail_call_of(call, n, fault);
+    }
     wave(100).await;
     clock.advance(MINUTE);
     eventually("expiry goes on", || store.stats().expired == 80).await;

@@ -105,10 +105,34 @@ fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
     if names.iter().any(|name| name == MANIFEST) {
         return Ok(());
     }
-    match names.into_iter().find(|name| !is_ours(name)) {
-        Some(example) => Err(OpenError::ForeignFolder { folder, example }),
-        None => Ok(()),
+    for example in names {
+        let read = OpenError::io(format!("read {example}"));
+        if !is_ours(&example) || is_of_another(disk, &example).map_err(read)? {
+            return Err(OpenError::ForeignFolder { folder, example });
+        }
     }
+    Ok(())
+}
+
+/// Whether a file with a name of ours is of somebody else. What a first open that a crash cut short leaves is its header, or zeros where it
+/// was to be; anything else was never written by a store, and making one would remove it.
+fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
+    let file = match disk.open(name) {
+        Ok(file) => file,
+        // Another store is at work here; who has the folder, its lock tells.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let mut front = [0; SEGMENT_HEADER_BYTES as usize];
+    let len = front.len().min(usize::try_from(file.len()?).unwrap_or(usize::MAX));
+    file.read_at(0, &mut front[..len])?;
+    let invalid = match name {
+        MANIFEST_NEW => Manifest::decode(&front).err(),
+        _ if segment_id(name).is_some() => SegmentHeader::decode(&front).err(),
+        // It is not removed, or is refused for what it tells of.
+        _ => None,
+    };
+    Ok(invalid == Some(Invalid::Magic) && front.iter().any(|byte| *byte != 0))
 }
 
 fn is_ours(name: &str) -> bool {

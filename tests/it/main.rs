@@ -21,6 +21,8 @@ mod failures;
 mod moments;
 /// What opening does with folders that are half made, torn, damaged or foreign.
 mod recovery;
+/// Bugs that other stores had and that this design invites.
+mod regression;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.

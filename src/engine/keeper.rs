@@ -135,7 +135,13 @@ impl Engine {
         });
         match changed {
             Ok(()) => {
-                to_seal.drain(..).for_each(|sealed| sealed.warm_up());
+                for sealed in to_seal.drain(..) {
+                    // A record that did not fit left room behind: over many segments that is more than the disk may be used for.
+                    if let Err(e) = sealed.trim() {
+                        tracing::debug!(error = %e, segment = %sealed.id(), "the unused end of a segment stays until the next open");
+                    }
+                    sealed.warm_up();
+                }
                 if let Some(spare) = spare {
                     self.table.put(&spare);
                     self.log.give_spare(spare);

@@ -87,11 +87,10 @@ pub(crate) fn open(
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
     let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
-    let now = options.clock.wall().max(manifest.mark());
     // A simulation reads in one order.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if threads == Threads::Own { cores.min(OPEN_THREADS_MAX) } else { 1 };
-    let found = recover(&**disk, &options, &mut manifest, now, workers)?;
+    let found = recover(&**disk, &options, &mut manifest, workers)?;
     let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
     remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;

@@ -65,11 +65,11 @@ pub(super) fn recover(
     disk: &dyn Disk,
     options: &Options,
     manifest: &mut Manifest,
-    now: Timestamp,
     workers: usize,
 ) -> Result<Recovered, OpenError> {
     let mut recovered = Recovered {
-        replay: Replay::new(now),
+        // The wall may be far ahead and wrong: a deadline that only it says has passed may yet need a tombstone.
+        replay: Replay::new(manifest.mark()),
         sealed: Vec::new(),
         time: manifest.mark(),
         next_seq: Seq(manifest.next_seq),

@@ -69,6 +69,19 @@ fn background_work_ends_and_leaves_no_more_on_disk_than_allowed() {
 }
 
 #[test]
+fn room_that_records_did_not_fit_into_is_given_back_while_the_store_runs() {
+    let mut life = Life::open(SimDisk::new(1));
+    for n in 0..400_u32 {
+        let key = SessionKey::of(&n.to_le_bytes());
+        assert!(life.write(key, 5_000, When::Always(Lifetime::idle(HOUR)), Durability::Sync));
+    }
+    settle(&life);
+    let (used, stats) = (life.disk.used_bytes(), life.store().stats());
+    let allowed = stats.log_bytes + 2 * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
+    assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}");
+}
+
+#[test]
 fn shortened_session_that_expired_does_not_come_back() {
     for (shorten, crash) in [(0, End::PowerLoss), (1, End::PowerLoss), (2, End::Close), (1, End::Kill)] {
         let mut life = Life::open(SimDisk::new(1));

@@ -75,3 +75,43 @@ fn step_forward_that_stays_is_believed_after_an_hour() {
     assert!(!there(&store, kept), "expired for good: the mark was raised");
     close(&store);
 }
+
+#[test]
+fn delete_by_a_doubtful_time_hides_all_that_the_right_time_would_revive() {
+    let (disk, key) = (SimDisk::new(1), SessionKey::of(b"shortened"));
+    let (store, _) = open_at(&disk, START);
+    // The first record lives for five days; what shortens it, and its delete, lie in later segments.
+    run(&store, store.create_as(key, "x".into(), Lifetime::absolute(120 * HOUR))).unwrap().unwrap();
+    fill(&store, "a", 120 * HOUR);
+    fill(&store, "b", 4 * HOUR);
+    run(&store, store.set_lifetime(key, Lifetime::absolute(48 * HOUR))).unwrap().unwrap();
+    fill(&store, "c", 4 * HOUR);
+    close(&store);
+
+    let (store, _) = open_at(&disk, START.saturating_add(WEEK));
+    assert!(!run(&store, store.delete(key)).unwrap().unwrap(), "it was not live");
+    close(&store);
+
+    // The step was withdrawn. When the shortened lifetime is over, segments are compacted; the first one stays.
+    let (store, clock) = open_at(&disk, START.saturating_add(HOUR));
+    assert!(!there(&store, key));
+    clock.advance(23 * HOUR);
+    (0..50).for_each(|_| store.step());
+    close(&store);
+    let (store, clock) = open_at(&disk, START.saturating_add(25 * HOUR));
+    clock.advance(24 * HOUR);
+    (0..50).for_each(|_| store.step());
+    close(&store);
+    let (store, _) = open_at(&disk, START.saturating_add(50 * HOUR));
+    assert!(!there(&store, key), "who was signed out came back");
+    close(&store);
+}
+
+/// Some segments' worth of sessions.
+fn fill(store: &LogStore, name: &str, lifetime: Duration) {
+    for n in 0..60 {
+        let key = SessionKey::of(format!("{name}{n}").as_bytes());
+        let created = store.create_as(key, vec![7; 3_000].into(), Lifetime::absolute(lifetime));
+        run(store, created).unwrap().unwrap();
+    }
+}

@@ -35,6 +35,9 @@ pub enum Durability {
 impl Durability {
     /// The interval of [`Options::durability`] by default: what a power cut may cost.
     pub const INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+
+    /// The longest interval: beyond it, `Buffered` is what is meant.
+    pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 }
 
 /// How sealed segments are read.
@@ -143,7 +146,7 @@ impl Options {
             [("durability", self.durability), ("delete_durability", self.delete_durability)]
         {
             if let Durability::Interval(d) = durability
-                && !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&d)
+                && !(Duration::from_millis(1)..=Durability::INTERVAL_MAX).contains(&d)
             {
                 let given = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
                 return Err(OpenError::InvalidOption { option, given, range: "1 ms to 1 hour" });

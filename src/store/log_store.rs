@@ -100,6 +100,12 @@ impl LogStore {
         options: Options,
         patience: Duration,
     ) -> Result<Self, OpenError> {
+        // An empty path, say from a variable that is not set, would put a store's files into the current folder.
+        if folder.as_ref().as_os_str().is_empty() {
+            let unnamed =
+                std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is empty: name a folder");
+            return Err(OpenError::io("open a store")(unnamed));
+        }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(folder.as_ref()));
         Self::open_in_thread(disk, options, patience, Threads::Own).await
     }
@@ -176,7 +182,8 @@ impl LogStore {
         Self { handle: Arc::new(Handle(engine)), durability, delete_durability }
     }
 
-    /// A handle of the same store whose every write, deletes and touches included, waits for `durability`.
+    /// A handle of the same store whose every write, deletes and touches included, waits for `durability`. An interval of more than an hour
+    /// is taken as an hour.
     ///
     /// ```
     /// # use cloakroom::{Durability, Lifetime, LogStore, Options, SessionStore};
@@ -190,6 +197,10 @@ impl LogStore {
     /// ```
     #[must_use]
     pub fn at(&self, durability: Durability) -> Self {
+        let durability = match durability {
+            Durability::Interval(d) => Durability::Interval(d.min(Durability::INTERVAL_MAX)),
+            other => other,
+        };
         Self { handle: Arc::clone(&self.handle), durability, delete_durability: durability }
     }
 

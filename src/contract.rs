@@ -37,7 +37,7 @@ pub struct Stored {
     pub absolute_at: Option<Timestamp>,
     /// The idle period that a touch starts anew; `None` without an idle lifetime.
     pub idle: Option<Duration>,
-    /// The owner it is bound to, if any.
+    /// The owner it is bound to. Always `None` in this version, which has no call that binds one.
     pub owner: Option<SessionKey>,
 }
 

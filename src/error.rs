@@ -44,7 +44,7 @@ pub enum Error {
         max: usize,
     },
     /// [`create_as`](crate::SessionStore::create_as) met a live session under that key.
-    #[error("there is a live session under this key already")]
+    #[error("there is a live session under this key already: `upsert` replaces it, `put` keeps its lifetime")]
     AlreadyExists,
     /// [`put_if`](crate::SessionStore::put_if) met another version than it was told: read again, then try again.
     #[error("the session is at another version ({}) than the one given: read it again, then try again", current.0.0)]
@@ -74,7 +74,7 @@ pub enum Error {
         cause: Arc<str>,
     },
     /// The store was closed.
-    #[error("the store is closed")]
+    #[error("the store is closed: open it again, or end what still uses this handle")]
     Closed,
     /// Bytes that were read do not match their checksum. They are not served.
     #[error(

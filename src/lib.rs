@@ -1,4 +1,4 @@
-//! An embedded session store for Rust servers: log-structured, crash-safe, async, and one dependency.
+//! An embedded session store for Rust servers: log-structured, crash-safe, async.
 //!
 //! You hand in your coat and get a ticket. The server keeps the coat, the browser keeps the ticket: the ticket is a [`SessionId`] in a
 //! cookie, and nothing that is stored opens a session.
@@ -54,8 +54,9 @@
 //! # On disk
 //!
 //! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
-//! has the store open. The module `format` has the layout, byte by byte; `log`, `engine` and their children have the argument
-//! why no crash point breaks a promise, each where its code is.
+//! has the store open. `MANIFEST.old` and `torn-*` are copies of what was replaced or cut, for salvage alone. Back up the folder as a
+//! whole, while the store is closed. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
+//! children have the argument why no crash point breaks a promise, each where its code is.
 
 mod clock;
 mod contract;

@@ -60,6 +60,14 @@
 //!
 //! Flags: 1 exact lifetime, 2 owned, 4 all owners (revoke), 8 spares one (revoke).
 //!
+//! An instant that is never is 2^48 - 1; an idle period of 0 is none. This version writes no revocation, owner or label;
+//! compaction keeps those it finds.
+//!
+//! # Checksums
+//!
+//! CRC-32 as in zlib, continued from a start value: 0 for the segment's header, a record's body and the manifest, [`Seed::at`] of its
+//! offset for the header of a group or a record.
+//!
 //! # Validity
 //!
 //! 1. A header is valid if its checksum, magic and every reserved zero hold. Group and record checksums start from the
@@ -67,7 +75,7 @@
 //! 2. Lengths are believed only in a valid header, and only inside of what holds them; so no allocation exceeds the file.
 //! 3. A group is valid if its header is, and if its records, each valid with its body, fill its length exactly in the number given.
 //! 4. The body of a record is covered by the record's header, which carries its checksum.
-//! 5. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write.
+//! 5. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write; every open writes, so it refuses both.
 //!
 //! # Manifest
 //!

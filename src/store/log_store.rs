@@ -100,6 +100,12 @@ impl LogStore {
         options: Options,
         patience: Duration,
     ) -> Result<Self, OpenError> {
+        // An empty path, say from a variable that is not set, would put a store's files into the current folder.
+        if folder.as_ref().as_os_str().is_empty() {
+            let unnamed =
+                std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is empty: name a folder");
+            return Err(OpenError::io("open a store")(unnamed));
+        }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(folder.as_ref()));
         Self::open_in_thread(disk, options, patience, Threads::Own).await
     }

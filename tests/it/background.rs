@@ -229,3 +229,20 @@ async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
     let message = refused.to_string();
     assert!(message.contains("file/sessions") && message.starts_with("cannot "), "{message}");
 }
+
+#[tokio::test]
+async fn an_interval_without_end_is_one_of_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let endless = store.at(Durability::Interval(Duration::MAX));
+    endless.upsert(key(1), "x".into(), HOUR).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_path_is_refused() {
+    let refused = LogStore::open("", Options::default()).await;
+    assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
+    assert!(!std::path::Path::new("MANIFEST").exists());
+}

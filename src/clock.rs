@@ -230,7 +230,9 @@ impl StoreClock {
         let (uptime_at_start, wall) = (source.uptime(), source.wall());
         let is_ahead = mark > Timestamp::default() && wall > mark.saturating_add(DOUBT_FROM);
         // A store that is never up for so long gets there in the end: the time since the first doubt counts.
-        let since = doubted.filter(|since| *since <= wall).unwrap_or(wall);
+        // A wall that has jumped again meanwhile is doubted anew.
+        let goes_on = |since: &Timestamp| *since <= wall && wall <= since.saturating_add(DOUBT_FROM);
+        let since = doubted.filter(goes_on).unwrap_or(wall);
         let lasts = DOUBT_FOR.saturating_sub(wall.saturating_since(since));
         let doubt = (is_ahead && !lasts.is_zero()).then_some(Doubt { mark, since, lasts });
         Self { source, start: wall.max(mark), uptime_at_start, doubt }
@@ -341,5 +343,6 @@ mod tests {
         assert!(start_after(DOUBT_FOR / 2).is_doubtful());
         assert_eq!(start_after(DOUBT_FOR / 2).doubted_since(), first);
         assert!(!start_after(DOUBT_FOR).is_doubtful());
+        assert!(start_after(365 * DOUBT_FROM).is_doubtful(), "another jump");
     }
 }

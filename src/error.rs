@@ -197,7 +197,13 @@ impl Error {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another store".into(), |pid| format!("process {pid}"))
+    match pid {
+        None => "another store".into(),
+        Some(pid) if pid == std::process::id() => {
+            "this process (a dropped store closes in the background)".into()
+        }
+        Some(pid) => format!("process {pid}"),
+    }
 }
 
 /// Why a text is no [`SessionId`](crate::SessionId): treat the request as one without a session. The text is not repeated here.

@@ -22,7 +22,7 @@ use crate::options::{Options, ReadMode};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
 use super::readers::Readers;
-use super::recover::{Recovered, TORN, holds_groups, recover};
+use super::recover::{Recovered, holds_groups, is_torn, recover};
 use super::{Counters, Engine};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
@@ -32,7 +32,7 @@ const SEQ_GAP: u64 = 1 << 32;
 const OPEN_THREADS_MAX: usize = 8;
 
 /// Files with cut-off bytes that are kept; older ones are removed.
-const TORN_FILES_MAX: usize = 16;
+const TORN_FILES_MAX: usize = 4;
 
 /// What opening found and did.
 ///
@@ -87,9 +87,13 @@ pub(crate) fn open(
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
     let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
-    // A simulation reads in one order.
+    // A simulation reads in one order; what is not mapped takes as much memory as it is long.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = if threads == Threads::Own { cores.min(OPEN_THREADS_MAX) } else { 1 };
+    let workers = match (threads, options.read_mode) {
+        (Threads::None, _) => 1,
+        (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
+        (Threads::Own, ReadMode::Pread) => cores.min(2),
+    };
     let found = recover(&**disk, &options, &mut manifest, workers)?;
     let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
     remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
@@ -137,7 +141,7 @@ fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
 fn is_ours(name: &str) -> bool {
     ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
         || segment_id(name).is_some()
-        || name.starts_with(TORN)
+        || is_torn(name)
 }
 
 fn segment_id(name: &str) -> Option<SegmentId> {
@@ -291,7 +295,7 @@ fn start(
 fn remove_orphans(disk: &dyn Disk, names: &[String], catalog: &Catalog) {
     let listed = |id: SegmentId| catalog.read(|m| m.segments.iter().any(|listed| listed.id == id.0));
     let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
-    let mut torn: Vec<_> = names.iter().filter(|name| name.starts_with(TORN)).collect();
+    let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();
     let old = torn.len().saturating_sub(TORN_FILES_MAX);
     for name in orphans.chain(torn.into_iter().take(old)) {

@@ -165,23 +165,22 @@ impl Engine {
             Some(Place::Slots { shard, left }) => (shard, left),
             _ => (0, u32::MAX),
         };
-        let mut keys = Vec::new();
-        while (shard as usize) < Index::SHARDS {
+        let (mut keys, mut looked_at) = (Vec::new(), 0);
+        while (shard as usize) < Index::SHARDS && keys.len() < limit && looked_at < PAGE_KEYS_MAX {
             let now = self.clock.now();
             let (list, (entries, after)) = {
                 let locked = self.index.lock_shard(shard as usize);
                 // While the shard is locked nothing it points to goes from the list; what is held stays readable.
                 (Arc::clone(&self.table.load()), locked.page(left, limit - keys.len()))
             };
+            // Those that have ended count too: a page is short work also where nobody is left.
+            looked_at += entries.len();
             for entry in entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
                 if let Some(record) = self.record(&list, entry.address).await? {
                     keys.push(record.parts()?.0.key);
                 }
             }
             (shard, left) = if after == 0 { (shard + 1, u32::MAX) } else { (shard, after) };
-            if keys.len() == limit {
-                break;
-            }
         }
         let more = (shard as usize) < Index::SHARDS;
         Ok(KeyPage { keys, next: more.then_some(Cursor(Place::Slots { shard, left })) })

@@ -39,7 +39,7 @@ use super::catalog::write_new;
 const CURE_BACKUP: &str = "Restore the folder from a copy; the files were left as they are";
 
 /// What the names of files with cut-off bytes begin with.
-pub(super) const TORN: &str = "torn-";
+const TORN: &str = "torn-";
 
 /// What the segments gave.
 pub(super) struct Recovered {
@@ -287,6 +287,14 @@ fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<
 /// The name under which cut-off bytes are kept.
 fn torn_name(id: SegmentId, offset: u32) -> String {
     format!("{TORN}{id}-{offset:08x}.bin")
+}
+
+/// Whether a file has such a name.
+pub(super) fn is_torn(name: &str) -> bool {
+    let parts = name.strip_prefix(TORN).and_then(|rest| rest.strip_suffix(".bin")?.split_once('-'));
+    parts.is_some_and(|(id, offset)| {
+        [id, offset].iter().all(|hex| hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    })
 }
 
 /// How much of a segment lies below the watermark.

@@ -243,3 +243,10 @@ async fn interval_out_of_range_is_taken_as_the_nearest_one() {
     assert!(matches!(refused, Err(OpenError::InvalidOption { option: "durability", .. })), "{refused:?}");
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_empty_path_is_refused() {
+    let refused = LogStore::open("", Options::default()).await;
+    assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
+    assert!(!std::path::Path::new("MANIFEST").exists());
+}

@@ -57,7 +57,7 @@ pub(super) enum Pace {
 /// The copies of one run.
 pub(super) struct Copier<'a> {
     engine: &'a Engine,
-    /// What one class may take, if all that lives is of it.
+    /// What is still to come, which may all be of one class.
     bytes: u64,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
     /// Every segment that was begun, for who cleans up.
@@ -87,6 +87,7 @@ impl<'a> Copier<'a> {
             None => self.begin()?,
         };
         let (to, written) = writer.push(&header, &body)?;
+        self.bytes = self.bytes.saturating_sub(header.len().into());
         self.moved.push(Moved { header, from, to, what });
         self.unsynced += written as u64;
         if self.unsynced >= SYNC_BYTES {

@@ -283,7 +283,7 @@ mod tests {
         let path = ["", "home", "me", "cloakroom"].join("/");
         assert_one("README.md", &format!("cd {path}"), "2: names a path");
         assert_one("src/a.rs", &format!("// see ({path})"), "2: names a path");
-        assert!(found("README.md", "https://example.org/work/x and ./work/x and src/home/a").is_empty());
+        assert!(found("README.md", "https://example.org/home/x and ./home/x and src/home/a").is_empty());
     }
 
     #[test]

@@ -176,8 +176,14 @@ impl Engine {
             // Those that have ended count too: a page is short work also where nobody is left.
             looked_at += entries.len();
             for entry in entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
-                if let Some(record) = self.record(&list, entry.address).await? {
-                    keys.push(record.parts()?.0.key);
+                match self.look(&list, entry.address, key_of) {
+                    Where::Here(key) => keys.push(key?),
+                    Where::Moved => {}
+                    Where::Cold(_) => {
+                        if let Some(record) = self.record(&list, entry.address).await? {
+                            keys.push(key_of(&record)?);
+                        }
+                    }
                 }
             }
             (shard, left) = if after == 0 { (shard + 1, u32::MAX) } else { (shard, after) };
@@ -185,6 +191,14 @@ impl Engine {
         let more = (shard as usize) < Index::SHARDS;
         Ok(KeyPage { keys, next: more.then_some(Cursor(Place::Slots { shard, left })) })
     }
+}
+
+/// Whose a record is: checks the header, which has a checksum of its own, and leaves the payload alone, however long it is.
+fn key_of(record: &Record<'_>) -> Result<SessionKey, Error> {
+    let Address { segment, offset, .. } = record.address;
+    RecordHeader::decode(&record.bytes, record.seed, offset)
+        .map(|header| header.key)
+        .map_err(|invalid| Error::Corrupt { segment: segment.0, offset, what: invalid.what() })
 }
 
 /// What the caller gets: the deadlines are the index's, since a touch leaves the record as it was.

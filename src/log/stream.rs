@@ -184,6 +184,11 @@ impl Log {
             // Who does not wait any more needs no answer.
             let _ = waiter.send(Ok(()));
         }
+        if self.poisoned().is_some() {
+            // Poisoned meanwhile: nobody may be left to sync for those who were just added.
+            let untold = std::mem::take(&mut self.unsynced.lock().waiters);
+            self.fail(untold);
+        }
         true
     }
 

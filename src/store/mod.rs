@@ -50,7 +50,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Conflict`] and [`Error::AlreadyExists`] as [`When`] says; [`Error::PayloadTooLarge`], [`Error::InvalidLifetime`],
-    /// [`Error::TooManySessions`]; [`Error::DiskFull`], [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
+    /// [`Error::TooManySessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
     ///
     /// ```
     /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};

@@ -47,21 +47,24 @@
 //! 24  key                      32
 //! ```
 //!
-//! The body is, each part only where the kind or a flag says so: owner key (32) and epoch (8); the old key of a rotation (32) and how
-//! long what it hides may last (8); what a revocation spares (32); the label; the payload.
+//! The body is, each part only where the kind or a flag says so: owner key (16); the old key of a rotation (32) and how
+//! long what it hides may last (8); the key that a revocation spares (32); the label; the payload.
 //!
 //! | kind | means | number of deadline |
 //! |---|---|---|
 //! | 1 put | newest content of `key` | own, or a later touch's in a copy |
-//! | 2 touch | newest deadlines of `key` | own |
+//! | 2 touch | newest deadlines of `key`, if its content has the touch's sequence number or a later one | own |
 //! | 3 delete | no older record of `key` counts; itself not needed after `expires at` | own |
 //! | 4 rotate | a put of `key` and a delete of the old key at once | as for put |
-//! | 5 revoke | no record of owner `key` of an earlier epoch counts | own |
+//! | 5 revoke | no older content that is owned by the owner `key` counts, but under the key it spares; itself not needed after `expires at` | own |
 //!
-//! Flags: 1 exact lifetime, 2 owned, 4 all owners (revoke), 8 spares one (revoke).
+//! A rotation from a key to the same key gives the session another owner: a put, and a delete of all that is older.
+//! The key of a revocation is the owner's, filled up with zeros, or all zeros for everybody who is owned.
 //!
-//! An instant that is never is 2^48 - 1; an idle period of 0 is none. This version writes no revocation, owner or label;
-//! compaction keeps those it finds.
+//! Flags: 1 exact lifetime (put, rotate, touch), 2 owned (put, rotate), 4 everybody (revoke), 8 spares one (revoke).
+//!
+//! An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. This version writes no
+//! label; compaction keeps those it finds.
 //!
 //! # Checksums
 //!
@@ -89,7 +92,9 @@ mod segment;
 
 pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
 pub(crate) use manifest::{Listed, Manifest, Seal};
-pub(crate) use record::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name};
+pub(crate) use record::{
+    Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name,
+};
 pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind};
 
 /// The version of the format that this crate writes, and the newest it reads.

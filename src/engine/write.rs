@@ -12,6 +12,7 @@ use crate::index::{Entry, Shard};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::log::{Outcome, Refused, Room, Staged};
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 
@@ -152,7 +153,7 @@ impl Engine {
     }
 
     pub(super) fn count_touch(&self) {
-        self.counters.touches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.counters.touches.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) async fn touch(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
@@ -163,7 +164,7 @@ impl Engine {
         let live = moved.await?;
         if live {
             self.count_touch();
-            self.counters.touches_logged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.counters.touches_logged.fetch_add(1, Ordering::Relaxed);
         }
         Ok(live)
     }

@@ -10,7 +10,6 @@
 //! 2. `outlived` has a key only while its session is here and ends before that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -22,6 +21,7 @@ use super::usage::Usage;
 use crate::clock::Timestamp;
 use crate::id::{Address, SegmentId, SessionKey};
 use crate::lifetime::Deadlines;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
 const TOMBSTONE_RETRY: Duration = Duration::from_secs(1);

@@ -15,7 +15,9 @@ use shuttle::thread;
 use super::{after_power_loss, below, explore, hour, key, linger, options};
 use crate::disk::sim::SimDisk;
 use crate::sync::scheduled::timers;
-use crate::{Access, Durability, Error, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore as _};
+use crate::{
+    Access, Durability, Error, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore as _,
+};
 
 /// What a session may be found to be: the first byte of its payload, 0 where it is gone.
 type May = Vec<(SessionKey, Vec<u8>)>;

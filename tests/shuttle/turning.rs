@@ -45,7 +45,8 @@ fn writer(store: &LogStore, disk: &SimDisk, options: &Options, number: u32, may_
     let put = |n: u32, byte: u8| store.upsert(key(n), vec![byte; PAYLOAD_BYTES].into(), hour());
     let first = number * 10;
     let answers = block_on(async {
-        let (a, b, c, d) = tokio::join!(put(first, 1), put(first + 1, 1), put(first + 2, 1), put(first + 3, 1));
+        let (a, b, c, d) =
+            tokio::join!(put(first, 1), put(first + 1, 1), put(first + 2, 1), put(first + 3, 1));
         [a, b, c, d, put(first, 2).await]
     });
     let mut ends: Ends = (first..first + 4).map(|n| (n, Some(0))).collect();

@@ -71,6 +71,9 @@ mod id;
 mod index;
 mod lifetime;
 mod log;
+#[cfg(all(test, shuttle))]
+#[path = "../tests/shuttle/mod.rs"]
+mod models;
 mod options;
 mod session;
 mod store;

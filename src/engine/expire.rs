@@ -4,11 +4,10 @@
 //! since every record of it ends no later; one whose lifetime was shortened leaves a record with a later deadline behind, which the
 //! next open would revive, so its tombstone is staged before it leaves the index.
 
-use std::sync::atomic::Ordering;
-
 use crate::format::{Body, RECORD_HEADER_BYTES, RecordHeader};
 use crate::index::Index;
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 

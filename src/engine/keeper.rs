@@ -15,13 +15,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
 use crate::log::Segment;
 use crate::options::ReadMode;
+use crate::sync::atomic::Ordering;
 use crate::sync::spawn;
 
 use super::catalog::Unchanged;

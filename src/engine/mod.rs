@@ -33,9 +33,7 @@ mod recover;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::StoreClock;
@@ -45,7 +43,8 @@ use crate::error::Error;
 use crate::index::Index;
 use crate::log::{Log, Refused, Segment, Table};
 use crate::options::Options;
-use crate::sync::Signal;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, Signal};
 
 use catalog::Catalog;
 use readers::Readers;

@@ -19,6 +19,8 @@ use crate::format::{
 use crate::id::{SegmentId, Seq};
 use crate::log::{Log, Segment, Table};
 use crate::options::{Options, ReadMode};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, Signal};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
 use super::readers::Readers;
@@ -274,14 +276,14 @@ fn start(
         catalog,
         readers: Readers::new(threads == Threads::Own),
         counters: Counters::default(),
-        to_seal: parking_lot::Mutex::default(),
-        damaged: parking_lot::Mutex::default(),
-        time_is_due: std::sync::atomic::AtomicBool::new(false),
-        compacting: parking_lot::Mutex::new(()),
-        compactor: crate::sync::Signal::default(),
-        pause: crate::sync::Signal::default(),
-        stopping: std::sync::atomic::AtomicBool::new(false),
-        lock: parking_lot::Mutex::new(Some(lock)),
+        to_seal: Mutex::default(),
+        damaged: Mutex::default(),
+        time_is_due: AtomicBool::new(false),
+        compacting: Mutex::new(()),
+        compactor: Signal::default(),
+        pause: Signal::default(),
+        stopping: AtomicBool::new(false),
+        lock: Mutex::new(Some(lock)),
         ended: tokio::sync::watch::Sender::new(None),
         recovery,
         threads,

@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::Error;
 use crate::id::Address;
 use crate::log::Segment;
+use crate::sync::{Condvar, Mutex};
 
 /// Reads that may wait in the queue; who comes later waits to be let in.
 const QUEUE: usize = 1_024;

@@ -15,7 +15,6 @@
 //! 3. `owners` has a key exactly while its session is here and owned.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -28,6 +27,7 @@ use super::usage::Usage;
 use crate::clock::Timestamp;
 use crate::id::{Address, OwnerKey, SegmentId, SessionKey};
 use crate::lifetime::Deadlines;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
 const TOMBSTONE_RETRY: Duration = Duration::from_secs(1);

@@ -5,9 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
 use rand::TryRng as _;
 
 use crate::disk::{Disk, DiskFile, Map};
@@ -15,6 +13,8 @@ use crate::format::{
     Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
 };
 use crate::id::{Address, SegmentId};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// A segment of the log.
 pub(crate) struct Segment {

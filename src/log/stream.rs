@@ -1,17 +1,16 @@
 //! The stream: records are staged by any thread, written by one, synced by another. The head of [`log`](super) has the argument.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::{Deadline, StoreClock};
 use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::options::Durability;
-use crate::sync::Signal;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, Signal};
 
 use super::outcome::{Outcome, Refused};
 use super::segment::Segment;

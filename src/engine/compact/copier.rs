@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::{Engine, Threads};
@@ -12,6 +11,7 @@ use crate::format::{Body, RecordHeader};
 use crate::id::{Address, SegmentId};
 use crate::log::{CopyWriter, Segment, copy_bytes};
 use crate::options::ReadMode;
+use crate::sync::atomic::Ordering;
 
 /// Copies are synced each time this much was written, so that no sync is long.
 const SYNC_BYTES: u64 = 8 << 20;

@@ -27,13 +27,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
 use crate::index::Entry;
 use crate::log::{Segment, Trust, find, scan};
+use crate::sync::atomic::Ordering;
 
 use super::copier::{Copier, Moved, Pace, Survivor, What};
 use super::plan::{Usage, choose};

@@ -52,7 +52,7 @@ impl Engine {
     fn start_threads(engine: &Arc<Self>) -> io::Result<()> {
         let start = |name, life: fn(&Self)| {
             let engine = Arc::clone(engine);
-            spawn(name, move || engine.live_through(life))
+            spawn(name, move || engine.live_through(life).unwrap_or_default())
         };
         let mut threads = vec![
             start("writer", |engine| engine.log.run_writer())?,
@@ -78,10 +78,12 @@ impl Engine {
     }
 
     /// Lives a thread's life; one that panics ends the writing, since what it was about to do is not known, and no waiter waits for ever.
-    fn live_through(&self, life: fn(&Self)) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(self))).is_err() {
+    fn live_through<T>(&self, life: impl FnOnce(&Self) -> T) -> Option<T> {
+        let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(self))).ok();
+        if lived.is_none() {
             self.log.poison("a thread of the store panicked", Vec::new());
         }
+        lived
     }
 
     fn run_keeper(&self) {
@@ -217,17 +219,23 @@ impl Engine {
         }
     }
 
-    /// Writes and syncs what is staged, seals the last segment, and frees the folder. Once.
+    /// Writes and syncs what is staged, seals the last segment, and frees the folder. Once; and whoever waits for it is told, whatever happens.
     fn finish(&self) {
         let Some(lock) = self.lock.lock().take() else { return };
-        while self.log.write_next() {}
-        self.log.sync_next();
-        let end = self.log.poisoned().map_or(Ok(()), |cause| Err(Error::DurabilityUnknown { cause }));
-        if end.is_ok() {
-            self.seal_all();
-        }
+        let unknown = || Err(Error::DurabilityUnknown { cause: "a thread of the store panicked".into() });
+        let end = self.live_through(Self::write_the_rest).unwrap_or_else(unknown);
         drop(lock);
         self.ended.send_replace(Some(end));
+    }
+
+    fn write_the_rest(&self) -> Result<(), Error> {
+        while self.log.write_next() {}
+        self.log.sync_next();
+        if let Some(cause) = self.log.poisoned() {
+            return Err(Error::DurabilityUnknown { cause });
+        }
+        self.seal_all();
+        Ok(())
     }
 
     /// Lists everything as sealed: the next open has nothing to write again.

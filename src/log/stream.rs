@@ -47,12 +47,12 @@ pub(crate) struct Log {
     staging: Mutex<Staging>,
     /// Wakes the writer; with `staging`.
     work: Condvar,
-    /// Held by whoever writes a group: one after another.
-    writing: Mutex<()>,
+    /// Held by whoever writes a group: one after another; whether a write has failed, or is under way.
+    writing: Mutex<bool>,
     unsynced: Mutex<Unsynced>,
     /// Wakes the syncer; with `unsynced`.
     sync_work: Condvar,
-    /// Held by whoever syncs; whether a sync has failed.
+    /// Held by whoever syncs; whether a sync has failed, or is under way.
     syncing: Mutex<bool>,
     /// The position up to which everything is synced: segment in the high half, offset in the low.
     durable: AtomicU64,
@@ -75,7 +75,7 @@ impl Log {
             clock,
             staging: Mutex::new(Staging::new(active, next_seq)),
             work: Condvar::new(),
-            writing: Mutex::new(()),
+            writing: Mutex::new(false),
             unsynced: Mutex::default(),
             sync_work: Condvar::new(),
             syncing: Mutex::new(false),
@@ -156,14 +156,20 @@ impl Log {
 
     /// Writes one group, if there is any; says whether there was.
     pub(crate) fn write_next(&self) -> bool {
-        let _turn = self.writing.lock();
+        let mut failed = self.writing.lock();
+        if *failed {
+            return false;
+        }
         let Some((group, mut waiters)) = self.take() else { return false };
+        // Until it has returned: behind a write that panics nothing is written either.
+        *failed = true;
         let done = group.segment.append(&group.bytes);
         if let Err(e) = done {
             self.poison(&format!("writing segment {} failed: {e}", group.segment.id()), waiters.written);
             self.fail(waiters.synced);
             return false;
         }
+        *failed = false;
         self.groups.fetch_add(1, Ordering::Relaxed);
         let bytes = group.bytes.len();
         self.written(&group, std::mem::take(&mut waiters.synced), waiters.sync_within);
@@ -235,14 +241,15 @@ impl Log {
             self.fail(unsynced.waiters);
             return false;
         }
+        *failed = true;
         for segment in &unsynced.segments {
             if let Err(e) = segment.sync() {
-                *failed = true;
                 self.poison(&format!("syncing segment {} failed: {e}", segment.id()), unsynced.waiters);
                 return false;
             }
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
+        *failed = false;
         self.durable.fetch_max(pack(upto), Ordering::AcqRel);
         for waiter in unsynced.waiters {
             let _ = waiter.send(Ok(()));

@@ -3,6 +3,7 @@
 //! Goal: to refute what the docs say of `DiskFull`, `Poisoned` and `DurabilityUnknown`. Method: single calls of a simulated disk fail; the
 //! sessions that were acknowledged are counted afterwards.
 
+mod calls;
 mod panics;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 //! sessions that were acknowledged are counted afterwards.
 
 mod calls;
+mod full;
 mod panics;
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
+use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
 use crate::log::Segment;
 use crate::options::ReadMode;
 use crate::sync::spawn;
@@ -95,11 +95,11 @@ impl Engine {
 
     fn run_compactor(&self) {
         while !self.stopping.load(Ordering::Acquire) {
-            self.compactor.wait(COMPACTION_ROUND);
             let mut more = true;
             while more && !self.stopping.load(Ordering::Acquire) {
                 more = self.compact();
             }
+            self.compactor.wait(COMPACTION_ROUND);
         }
     }
 
@@ -123,7 +123,8 @@ impl Engine {
     fn provide(&self) {
         let mut to_seal = self.to_seal.lock();
         to_seal.extend(self.log.take_left());
-        let spare = if self.log.needs_spare() { self.make_spare() } else { None };
+        let reserve = self.hold_reserve();
+        let spare = self.log.needs_spare().and_then(|least| self.make_spare(reserve, least));
         if to_seal.is_empty() && spare.is_none() {
             return;
         }
@@ -164,12 +165,15 @@ impl Engine {
         }
     }
 
-    /// A segment with its space, durable and not listed yet.
-    fn make_spare(&self) -> Option<Arc<Segment>> {
-        let (id, store) = (self.catalog.take_id(), self.catalog.store());
-        let mapped = self.options.read_mode == ReadMode::Mapped;
-        let bytes = self.options.segment_bytes;
-        match Segment::create(&*self.disk, id, SegmentKind::Stream, store, bytes, mapped) {
+    /// A segment with its space, durable and not listed yet, of `least` bytes or more.
+    fn make_spare(&self, reserve: io::Result<()>, least: u32) -> Option<Arc<Segment>> {
+        let (store, mapped) = (self.catalog.store(), self.options.read_mode == ReadMode::Mapped);
+        // The reserve comes first: what it was lent for must be possible again before there is more to compact.
+        let made = reserve.and_then(|()| {
+            let id = self.catalog.take_id();
+            Segment::create_stream(&*self.disk, id, store, self.options.segment_bytes, least, mapped)
+        });
+        match made {
             Ok(spare) => match self.disk.sync_folder() {
                 Ok(()) => return Some(spare),
                 Err(e) => self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new()),
@@ -177,6 +181,7 @@ impl Engine {
             Err(e) => {
                 tracing::warn!(error = %e, "the next log segment could not be made; it is tried again");
                 self.log.no_spare(e);
+                self.compactor.raise();
             }
         }
         None
@@ -240,6 +245,7 @@ impl Engine {
 
     /// Lists everything as sealed: the next open has nothing to write again.
     fn seal_all(&self) {
+        self.drop_reserve();
         let spare = self.log.take_spare();
         let active = self.log.active();
         let mut left = std::mem::take(&mut *self.to_seal.lock());

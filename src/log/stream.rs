@@ -69,11 +69,17 @@ pub(crate) struct Log {
 
 impl Log {
     /// The stream goes on in `active`, which is empty and listed.
-    pub(crate) fn new(clock: Arc<StoreClock>, active: Arc<Segment>, next_seq: Seq, room_bytes: u32) -> Self {
+    pub(crate) fn new(
+        clock: Arc<StoreClock>,
+        active: Arc<Segment>,
+        next_seq: Seq,
+        segment_bytes: u32,
+        room_bytes: u32,
+    ) -> Self {
         let start = Position { segment: active.id(), offset: active.written() };
         Self {
             clock,
-            staging: Mutex::new(Staging::new(active, next_seq)),
+            staging: Mutex::new(Staging::new(active, next_seq, segment_bytes)),
             work: Condvar::new(),
             writing: Mutex::new(false),
             unsynced: Mutex::default(),
@@ -114,10 +120,11 @@ impl Log {
     ) -> Result<Staged, Refused> {
         let mut staging = self.staging.lock();
         let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
+        let needed = staging.needs_spare().is_some();
         let staged = staging.push(header, body, durability)?;
         room.use_up();
         let wake = was_empty || (!was_urgent && staging.is_urgent());
-        let turned = staging.left.len() > left;
+        let turned = staging.left.len() > left || (!needed && staging.needs_spare().is_some());
         drop(staging);
         if wake {
             self.work.notify_one();
@@ -281,7 +288,7 @@ impl Log {
         let fits = room <= u64::from(staging.open.segment.capacity());
         let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
         // In a segment that is full to the end the mark would never come if no record did: it goes into the next.
-        let turned = wanted && !fits && staging.turn().is_ok();
+        let turned = wanted && !fits && staging.turn(0).is_ok();
         let asked = wanted && (fits || turned);
         staging.open.urgent |= asked;
         drop(staging);
@@ -324,12 +331,19 @@ impl Log {
         self.sync_work.notify_one();
     }
 
-    /// Gives the stream the segment to go on with: listed, empty, durable.
+    /// Gives the stream the segment to go on with: listed, empty, durable. It does so at once, so that no disk space lies idle between two.
     pub(crate) fn give_spare(&self, spare: Arc<Segment>) {
         let mut staging = self.staging.lock();
         staging.spare = Some(spare);
         staging.no_spare = None;
+        // In a store that has ended meanwhile it stays a spare, and is removed.
+        let turned = matches!(staging.state, State::Open) && staging.turn(0).is_ok();
+        // The one it has left is not sealed before something in this one is durable.
+        staging.open.urgent |= turned;
         drop(staging);
+        if turned {
+            self.work.notify_one();
+        }
         self.space.notify_waiters();
     }
 
@@ -339,9 +353,16 @@ impl Log {
         self.space.notify_waiters();
     }
 
-    pub(crate) fn needs_spare(&self) -> bool {
+    /// If the stream needs another segment: how long that must at least be.
+    pub(crate) fn needs_spare(&self) -> Option<u32> {
+        self.staging.lock().needs_spare()
+    }
+
+    /// Whether the next segment is needed and the disk has no room for it.
+    pub(crate) fn is_pressed(&self) -> bool {
         let staging = self.staging.lock();
-        staging.spare.is_none() && matches!(staging.state, State::Open)
+        let is_full = |e: &Arc<std::io::Error>| e.kind() == std::io::ErrorKind::StorageFull;
+        staging.needs_spare().is_some() && staging.no_spare.as_ref().is_some_and(is_full)
     }
 
     pub(crate) fn take_spare(&self) -> Option<Arc<Segment>> {

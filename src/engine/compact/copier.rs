@@ -59,6 +59,8 @@ pub(super) struct Copier<'a> {
     engine: &'a Engine,
     /// What is still to come, which may all be of one class.
     bytes: u64,
+    /// All go into one segment: space is set aside for one only.
+    together: bool,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
     /// Every segment that was begun, for who cleans up.
     made: &'a mut Vec<SegmentId>,
@@ -69,15 +71,15 @@ pub(super) struct Copier<'a> {
 
 impl<'a> Copier<'a> {
     /// For records of `bytes` bytes in all, about.
-    pub(super) fn new(engine: &'a Engine, bytes: u64, made: &'a mut Vec<SegmentId>) -> Self {
+    pub(super) fn new(engine: &'a Engine, bytes: u64, together: bool, made: &'a mut Vec<SegmentId>) -> Self {
         let (full, moved) = (Vec::new(), Vec::new());
-        Self { engine, bytes, classes: Default::default(), made, full, moved, unsynced: 0 }
+        Self { engine, bytes, together, classes: Default::default(), made, full, moved, unsynced: 0 }
     }
 
     pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
         let Survivor { header, body, from, what } = *survivor;
         let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
-        let class = CLASSES.iter().position(|end| left <= *end).unwrap_or(CLASSES.len());
+        let class = CLASSES.iter().position(|end| left <= *end && !self.together).unwrap_or(CLASSES.len());
         let mut writer = match self.classes[class].take() {
             Some(writer) if writer.has_room(header.len()) => writer,
             Some(full) => {

@@ -187,7 +187,7 @@ fn stale_groups_behind_the_end_of_the_log_are_never_replayed() {
         lives.set_contents(active, &recycled);
         for (name, fresh) in &unused {
             let mut recycled = (*fresh).clone();
-            recycled[64..].copy_from_slice(&stale[64..]);
+            recycled[64..stale.len()].copy_from_slice(&stale[64..]);
             lives.set_contents(name, &recycled);
         }
         let store = open(&lives, &options);

@@ -37,7 +37,7 @@
 //! | event | what happens | what to do |
 //! |---|---|---|
 //! | a write or sync of the log fails | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], later writes [`Error::Poisoned`], reads go on | mend the disk, open again |
-//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes go on; space is given back as sessions end | free space; nothing else |
+//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes and rotations go on (a sixteenth of a segment is theirs, more once compaction has made room); a reserve as long as a segment lets compaction give space back as sessions end; the store opens | free space; nothing else |
 //! | the log ends in a torn write | the end is cut, kept in a `torn-*` file, and reported by [`LogStore::recovery`] | nothing |
 //! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy |
 //! | the wall clock steps back | nothing while the store runs; at a restart the store's time goes on from the last one it wrote down | nothing |

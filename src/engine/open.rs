@@ -17,7 +17,7 @@ use crate::format::{
     FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
 };
 use crate::id::{SegmentId, Seq};
-use crate::log::{Log, Segment, Table};
+use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
 use crate::options::{Options, ReadMode};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, Signal};
@@ -25,6 +25,7 @@ use crate::sync::{Mutex, Signal};
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
 use super::readers::Readers;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
+use super::reserve::Reserve;
 use super::{Counters, Engine};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
@@ -87,7 +88,7 @@ pub(crate) fn open(
         LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
     })?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
-    let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
+    let manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     // A simulation reads in one order; what is not mapped takes as much memory as it is long.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -96,9 +97,23 @@ pub(crate) fn open(
         (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
         (Threads::Own, ReadMode::Pread) => cores.min(2),
     };
-    let found = recover(&**disk, &options, &mut manifest, workers)?;
-    let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
-    remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
+    let begin = |frugal| {
+        let mut manifest = manifest.clone();
+        let found = recover(&**disk, &options, &mut manifest, workers)?;
+        start(Arc::clone(disk), options.clone(), threads, manifest, found, started, frugal)
+    };
+    let mut begun = begin(false);
+    if let Err(OpenError::Io { source, .. }) = &begun
+        && source.kind() == io::ErrorKind::StorageFull
+    {
+        // All that is listed was read and is whole: what is not listed is in the way.
+        remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
+        begun = begin(true);
+    }
+    let engine = begun?;
+    *engine.lock.lock() = Some(lock);
+    let listed = |id: SegmentId| engine.catalog.read(|m| m.segments.iter().any(|s| s.id == id.0));
+    remove_orphans(&**disk, &list(&**disk)?, |id| listed(id) || engine.reserve.is(id));
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
 }
@@ -222,7 +237,8 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
     Ok(())
 }
 
-/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's.
+/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's. A `frugal` one makes do with the room
+/// there is.
 fn start(
     disk: Arc<dyn Disk>,
     options: Options,
@@ -230,14 +246,24 @@ fn start(
     mut manifest: Manifest,
     found: Recovered,
     started: Duration,
-    lock: Box<dyn Send + Sync>,
+    frugal: bool,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, manifest.doubted()));
     let mapped = options.read_mode == ReadMode::Mapped;
-    let (store, id) = (manifest.store, manifest.take_id());
-    let active = Segment::create(&*disk, id, SegmentKind::Stream, store, options.segment_bytes, mapped);
-    let active = active.map_err(write)?;
+    let (id, reserve_id, store) = (manifest.take_id(), manifest.take_id(), manifest.store);
+    let make = |reserved, bytes| {
+        let bytes_reserved = if reserved { options.segment_bytes } else { 0 };
+        let reserve = Reserve::set_aside(&*disk, reserve_id, bytes_reserved)?;
+        let active = Segment::create(&*disk, id, SegmentKind::Stream, store, bytes, mapped)?;
+        io::Result::Ok((reserve, active))
+    };
+    let ways = [(true, options.segment_bytes), (true, STREAM_BYTES_MIN), (false, STREAM_BYTES_MIN)];
+    let mut ways = ways.into_iter().map(|(reserved, bytes)| make(reserved, bytes));
+    let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+    let made = if frugal { ways.find(|made| !made.as_ref().is_err_and(is_full)) } else { ways.next() };
+    let no_room = || Err(io::ErrorKind::StorageFull.into());
+    let (reserve, active) = made.unwrap_or_else(no_room).map_err(write)?;
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let catalog = Catalog::new(Arc::clone(&disk), manifest);
@@ -266,7 +292,8 @@ fn start(
         torn_bytes: found.torn_bytes,
         took: options.clock.uptime().saturating_sub(started),
     };
-    let log = Log::new(Arc::clone(&clock), active, next_seq, options.unwritten_bytes_max);
+    let room = options.unwritten_bytes_max;
+    let log = Log::new(Arc::clone(&clock), active, next_seq, options.segment_bytes, room);
     let engine = Arc::new(Engine {
         disk,
         clock,
@@ -280,10 +307,11 @@ fn start(
         damaged: Mutex::default(),
         time_is_due: AtomicBool::new(false),
         compacting: Mutex::new(()),
+        reserve,
         compactor: Signal::default(),
         pause: Signal::default(),
         stopping: AtomicBool::new(false),
-        lock: Mutex::new(Some(lock)),
+        lock: Mutex::new(None),
         ended: tokio::sync::watch::Sender::new(None),
         recovery,
         threads,
@@ -294,8 +322,7 @@ fn start(
 }
 
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short.
-fn remove_orphans(disk: &dyn Disk, names: &[String], catalog: &Catalog) {
-    let listed = |id: SegmentId| catalog.read(|m| m.segments.iter().any(|listed| listed.id == id.0));
+fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) {
     let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
     let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();

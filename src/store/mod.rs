@@ -112,7 +112,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of a write. A full disk does not stop it.
+    /// Those of a write. A full disk stops it only when the room that is kept for deletes is used up, a sixteenth of a segment; then
+    /// [`Error::DiskFull`] until compaction has made more.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};

@@ -3,6 +3,10 @@
 //! Goal: to refute what the docs say of `DiskFull`, `Poisoned` and `DurabilityUnknown`. Method: single calls of a simulated disk fail; the
 //! sessions that were acknowledged are counted afterwards.
 
+mod calls;
+mod full;
+mod panics;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,8 @@
 mod api;
 /// What goes on behind the operations, with threads.
 mod background;
+/// Futures that are dropped before they are ready.
+mod cancel;
 /// What compaction must not change, and that it ends.
 mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
@@ -35,3 +37,5 @@ mod support;
 mod threads;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;
+/// Clocks that step, sleep and end.
+mod time;

@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Seals what the stream has left, and makes the segment it will need next.
-    fn provide(&self) {
+    pub(super) fn provide(&self) {
         let mut to_seal = self.to_seal.lock();
         to_seal.extend(self.log.take_left());
         let reserve = self.reserve.hold(|| self.catalog.take_id());

@@ -79,7 +79,7 @@ impl LogStore {
     }
 
     /// The same, waiting up to `patience` for whoever holds the folder to close it: in a rolling deploy the old process closes and the new one
-    /// takes over.
+    /// takes over. Dropped while it waits it takes nothing; dropped while it opens, the store closes itself in the background.
     ///
     /// # Errors
     ///

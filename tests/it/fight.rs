@@ -71,7 +71,7 @@ fn start(folder: &Path, said: Sender<u64>) -> Child {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    std::thread::spawn(move || {
+    tokio::task::spawn_blocking(move || {
         for line in lines.map_while(Result::ok) {
             if let Some(number) = line.strip_prefix("#wrote ") {
                 // A line that the kill cut short is no number, or a smaller one that was said before: lines are written whole.

@@ -105,9 +105,9 @@ fn store_opens_on_a_disk_that_was_full_when_it_was_killed() {
         let deleted = u32::try_from(seed).unwrap() * 3;
         assert!((0..deleted).all(|n| delete(&store, n)));
         if kill {
-            life.disk.kill()
+            life.disk.kill();
         } else {
-            lose_power(&life)
+            lose_power(&life);
         }
         drop(store);
         for _ in 0..3 {

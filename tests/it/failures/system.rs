@@ -3,6 +3,11 @@
 //! Not here is what the simulated disk shows exactly. What needs more rights or tools than there are is skipped, and said. Invariant: what is mounted
 //! is unmounted, whatever the test comes to.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it does to files and folders what others than the store do to them"
+)]
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +26,11 @@ async fn open(folder: &Path) -> LogStore {
     let patience = Duration::from_secs(30);
     let opened = in_time("open", LogStore::open_wait(folder, options(), patience)).await;
     opened.unwrap_or_else(|e| panic!("{e}")).at(Durability::Sync)
+}
+
+/// What background work needs to get on.
+async fn a_moment() {
+    let _ = tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await;
 }
 
 /// Runs a command; says why not, if it does not succeed.
@@ -71,9 +81,7 @@ async fn delete(store: &LogStore, n: u32) {
         loop {
             match store.delete(key(n)).await {
                 Ok(deleted) => return assert!(deleted, "session {n}"),
-                Err(Error::DiskFull) => {
-                    drop(tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await)
-                }
+                Err(Error::DiskFull) => a_moment().await,
                 Err(other) => panic!("session {n}: {other}"),
             }
         }
@@ -119,7 +127,7 @@ async fn store_on_a_small_file_system_fills_shrinks_and_opens() {
         let written = async {
             while let Err(error) = store.upsert(key(9_999), payload(9_999, 3_000).into(), HOUR).await {
                 assert!(matches!(error, Error::DiskFull), "{kind}: {error:?}");
-                drop(tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await);
+                a_moment().await;
             }
         };
         in_time("a write after deletes", written).await;
@@ -187,7 +195,7 @@ async fn run_out(folder: &Path) {
     acked.errors.clear();
     let written = async {
         while store.upsert(key(5_000), payload(5_000, 3_000).into(), HOUR).await.is_err() {
-            drop(tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await);
+            a_moment().await;
         }
     };
     in_time("a write when they are back", written).await;

@@ -56,8 +56,7 @@ impl Engine {
             && e.kind() == io::ErrorKind::StorageFull
             && self.reserve.lend()
         {
-            // The worst one alone, since that is what the reserve has room for.
-            done = self.compact_these(&victims[..1], true);
+            done = self.compact_these(&victims, true);
             self.reserve.restore(|| self.catalog.take_id());
             self.log.turned.raise();
         }

@@ -17,7 +17,15 @@ const SLICE: usize = 256;
 impl Engine {
     /// Takes everything out that is due; says how many sessions ended.
     pub(super) fn expire(&self) -> u64 {
-        let ended = (0..Index::SHARDS).map(|shard| self.expire_shard(shard)).sum();
+        let ended = (0..Index::SHARDS)
+            .map(|shard| {
+                // Many may end at once, and writes need the next segment meanwhile.
+                if self.log.needs_spare().is_some() && !self.log.is_pressed() {
+                    self.provide();
+                }
+                self.expire_shard(shard)
+            })
+            .sum();
         if ended > 0 {
             self.counters.expired.fetch_add(ended, Ordering::Relaxed);
             self.time_is_due.store(true, Ordering::Relaxed);

@@ -121,10 +121,10 @@ impl Engine {
     }
 
     /// Seals what the stream has left, and makes the segment it will need next.
-    fn provide(&self) {
+    pub(super) fn provide(&self) {
         let mut to_seal = self.to_seal.lock();
         to_seal.extend(self.log.take_left());
-        let reserve = self.hold_reserve();
+        let reserve = self.reserve.hold(|| self.catalog.take_id());
         let spare = self.log.needs_spare().and_then(|least| self.make_spare(reserve, least));
         if to_seal.is_empty() && spare.is_none() {
             return;
@@ -246,7 +246,7 @@ impl Engine {
 
     /// Lists everything as sealed: the next open has nothing to write again.
     fn seal_all(&self) {
-        self.drop_reserve();
+        self.reserve.remove();
         let spare = self.log.take_spare();
         let active = self.log.active();
         let mut left = std::mem::take(&mut *self.to_seal.lock());

@@ -75,7 +75,7 @@ pub(crate) enum Threads {
 /// Opens the store on `disk`. It reads the disk, so it is called on a thread that may wait.
 pub(crate) fn open(
     disk: &Arc<dyn Disk>,
-    options: Options,
+    options: &Options,
     threads: Threads,
 ) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
@@ -97,18 +97,18 @@ pub(crate) fn open(
         (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
         (Threads::Own, ReadMode::Pread) => cores.min(2),
     };
-    let begin = |frugal| {
+    let attempt = |frugal| {
         let mut manifest = manifest.clone();
-        let found = recover(&**disk, &options, &mut manifest, workers)?;
+        let found = recover(&**disk, options, &mut manifest, workers)?;
         start(Arc::clone(disk), options.clone(), threads, manifest, found, started, frugal)
     };
-    let mut begun = begin(false);
+    let mut begun = attempt(false);
     if let Err(OpenError::Io { source, .. }) = &begun
         && source.kind() == io::ErrorKind::StorageFull
     {
         // All that is listed was read and is whole: what is not listed is in the way.
         remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
-        begun = begin(true);
+        begun = attempt(true);
     }
     let engine = begun?;
     *engine.lock.lock() = Some(lock);
@@ -250,20 +250,7 @@ fn start(
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, manifest.doubted()));
-    let mapped = options.read_mode == ReadMode::Mapped;
-    let (id, reserve_id, store) = (manifest.take_id(), manifest.take_id(), manifest.store);
-    let make = |reserved, bytes| {
-        let bytes_reserved = if reserved { options.segment_bytes } else { 0 };
-        let reserve = Reserve::set_aside(&*disk, reserve_id, bytes_reserved)?;
-        let active = Segment::create(&*disk, id, SegmentKind::Stream, store, bytes, mapped)?;
-        io::Result::Ok((reserve, active))
-    };
-    let ways = [(true, options.segment_bytes), (true, STREAM_BYTES_MIN), (false, STREAM_BYTES_MIN)];
-    let mut ways = ways.into_iter().map(|(reserved, bytes)| make(reserved, bytes));
-    let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
-    let made = if frugal { ways.find(|made| !made.as_ref().is_err_and(is_full)) } else { ways.next() };
-    let no_room = || Err(io::ErrorKind::StorageFull.into());
-    let (reserve, active) = made.unwrap_or_else(no_room).map_err(write)?;
+    let (reserve, active) = begin_stream(&disk, &options, &mut manifest, frugal).map_err(write)?;
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let catalog = Catalog::new(Arc::clone(&disk), manifest);
@@ -319,6 +306,30 @@ fn start(
     });
     engine.balance_warmth();
     Ok(engine)
+}
+
+/// Sets the reserve aside, and makes the segment that the stream goes on in; neither is listed. A `frugal` one makes do with the room there is.
+fn begin_stream(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    manifest: &mut Manifest,
+    frugal: bool,
+) -> io::Result<(Reserve, Arc<Segment>)> {
+    let (id, reserve_id, store) = (manifest.take_id(), manifest.take_id(), manifest.store);
+    let mapped = options.read_mode == ReadMode::Mapped;
+    let create = |bytes| Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped);
+    let reserve = Reserve::missing(Arc::clone(disk), options.segment_bytes);
+    let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+    let made = reserve.hold(|| reserve_id).and_then(|()| create(options.segment_bytes));
+    let active = match made {
+        Err(e) if frugal && is_full(&e) => create(STREAM_BYTES_MIN).or_else(|e| {
+            // Without a reserve at first: that takes the next room there is.
+            reserve.remove();
+            if is_full(&e) { create(STREAM_BYTES_MIN) } else { Err(e) }
+        }),
+        made => made,
+    };
+    Ok((reserve, active?))
 }
 
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short.

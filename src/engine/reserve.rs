@@ -22,98 +22,85 @@
 //! The stream keeps no segment ahead of its need: it has one, and the reserve is the second of the two that the bound allows.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::format::segment_name;
 use crate::id::SegmentId;
 use crate::sync::Mutex;
 
-use super::Engine;
-
 /// Where the reserve is.
-#[derive(Clone, Copy, Default, Debug)]
 enum State {
-    #[default]
     Missing,
     Held(SegmentId),
     /// A compaction uses its space.
     Lent,
 }
 
-impl State {
-    /// With no bytes it is missing, and nothing is left of it.
-    fn set_aside(disk: &dyn Disk, id: SegmentId, bytes: u32) -> io::Result<Self> {
-        let name = segment_name(id);
-        match disk.remove(&name) {
-            // What a crash left under a name that was never listed.
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        if bytes == 0 {
-            return Ok(Self::Missing);
-        }
-        drop(disk.create(&name, bytes.into())?);
-        Ok(Self::Held(id))
-    }
+pub(super) struct Reserve {
+    disk: Arc<dyn Disk>,
+    bytes: u32,
+    state: Mutex<State>,
 }
-
-#[derive(Default)]
-pub(super) struct Reserve(Mutex<State>);
 
 impl Reserve {
-    /// The first one of a store that opens, under an id that no list names; none of no bytes.
-    pub(super) fn set_aside(disk: &dyn Disk, id: SegmentId, bytes: u32) -> io::Result<Self> {
-        State::set_aside(disk, id, bytes).map(|state| Self(Mutex::new(state)))
+    /// One that is not there yet.
+    pub(super) fn missing(disk: Arc<dyn Disk>, bytes: u32) -> Self {
+        Self { disk, bytes, state: Mutex::new(State::Missing) }
     }
 
-    pub(super) fn is(&self, id: SegmentId) -> bool {
-        matches!(*self.0.lock(), State::Held(held) if held == id)
-    }
-}
-
-impl Engine {
-    /// Sets the reserve aside, if it is not; fails if that cannot be now.
-    pub(super) fn hold_reserve(&self) -> io::Result<()> {
-        let mut state = self.reserve.0.lock();
+    /// Sets it aside, if it is not, under an id that no list names; fails if that cannot be now.
+    pub(super) fn hold(&self, id: impl FnOnce() -> SegmentId) -> io::Result<()> {
+        let mut state = self.state.lock();
         match *state {
             State::Held(_) => Ok(()),
             State::Lent => Err(io::ErrorKind::StorageFull.into()),
             State::Missing => {
-                let (id, bytes) = (self.catalog.take_id(), self.options.segment_bytes);
-                *state = State::set_aside(&*self.disk, id, bytes)?;
+                let id = id();
+                let name = segment_name(id);
+                match self.disk.remove(&name) {
+                    // What a crash left under a name that was never listed.
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+                drop(self.disk.create(&name, self.bytes.into())?);
+                *state = State::Held(id);
                 Ok(())
             }
         }
     }
 
+    pub(super) fn is(&self, id: SegmentId) -> bool {
+        matches!(*self.state.lock(), State::Held(held) if held == id)
+    }
+
     /// Gives its space to a compaction; says whether there was any to give.
-    pub(super) fn lend_reserve(&self) -> bool {
-        let mut state = self.reserve.0.lock();
+    pub(super) fn lend(&self) -> bool {
+        self.give_up(State::Lent)
+    }
+
+    /// Takes it back from the compaction, which is over.
+    pub(super) fn restore(&self, id: impl FnOnce() -> SegmentId) {
+        *self.state.lock() = State::Missing;
+        if let Err(e) = self.hold(id) {
+            tracing::debug!(error = %e, "the reserve cannot be set aside now; it is tried again");
+        }
+    }
+
+    /// Removes it: the store ends, or has no room for it yet.
+    pub(super) fn remove(&self) {
+        self.give_up(State::Missing);
+    }
+
+    fn give_up(&self, for_what: State) -> bool {
+        let mut state = self.state.lock();
         let State::Held(id) = *state else { return false };
         if let Err(e) = self.disk.remove(&segment_name(id)) {
             tracing::warn!(error = %e, segment = %id, "the reserve could not be given up");
             return false;
         }
-        *state = State::Lent;
+        *state = for_what;
         true
-    }
-
-    /// Takes it back from the compaction, which is over.
-    pub(super) fn restore_reserve(&self) {
-        *self.reserve.0.lock() = State::Missing;
-        if let Err(e) = self.hold_reserve() {
-            tracing::debug!(error = %e, "the reserve cannot be set aside now; it is tried again");
-        }
-    }
-
-    /// Removes it for good: the store ends.
-    pub(super) fn drop_reserve(&self) {
-        let mut state = self.reserve.0.lock();
-        if let State::Held(id) = std::mem::take(&mut *state)
-            && let Err(e) = self.disk.remove(&segment_name(id))
-        {
-            tracing::debug!(error = %e, segment = %id, "the reserve stays until the next open");
-        }
     }
 }

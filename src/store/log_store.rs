@@ -79,7 +79,7 @@ impl LogStore {
     }
 
     /// The same, waiting up to `patience` for whoever holds the folder to close it: in a rolling deploy the old process closes and the new one
-    /// takes over.
+    /// takes over. Dropped while it waits it takes nothing; dropped while it opens, the store closes itself in the background.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl LogStore {
     #[cfg(feature = "sim")]
     #[expect(clippy::needless_pass_by_value, reason = "like `open_on`")]
     pub fn open_by_hand(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
-        open(&disk, options, Threads::None).map(Self::new)
+        open(&disk, &options, Threads::None).map(Self::new)
     }
 
     /// Does all the background work there is, for a store without threads.
@@ -233,7 +233,7 @@ fn open_patiently(
     let pause = Signal::default();
     let mut waited = Duration::ZERO;
     loop {
-        match open(disk, options.clone(), threads) {
+        match open(disk, options, threads) {
             Err(locked @ OpenError::Locked { .. }) if waited < patience => {
                 pause.wait(LOCK_ROUND);
                 waited += LOCK_ROUND;

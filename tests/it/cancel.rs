@@ -182,9 +182,9 @@ fn operation_dropped_at_any_poll_is_done_or_undone_as_a_whole() {
             (0..5).for_each(|_| store.step());
             assert_eq!(look(&store, &id), seen, "{op:?} dropped at poll {polls}");
             if polls % 2 == 0 {
-                disk.crash()
+                disk.crash();
             } else {
-                run(&store, store.close()).unwrap().unwrap()
+                run(&store, store.close()).unwrap().unwrap();
             }
             drop(store);
             let store = LogStore::open_by_hand(Arc::new(disk), options()).unwrap();

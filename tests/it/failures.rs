@@ -6,6 +6,10 @@
 mod calls;
 mod full;
 mod panics;
+#[cfg(target_os = "linux")]
+mod strace;
+#[cfg(target_os = "linux")]
+mod system;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -19,6 +19,8 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Who has the folder.
+mod fight;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
 /// Whose sessions they are, and ending all of somebody's.

@@ -22,6 +22,9 @@ const DEAD_BYTES_MIN: u64 = 1 << 10;
 /// is written at most for what is given back.
 const PRESSED_PARTS: u64 = 256;
 
+/// Less than one of this many parts of a copy are headers.
+const HEADER_PARTS: u64 = 64;
+
 /// Segments of less than one of this many parts of a full one are small.
 const SMALL_PARTS: u64 = 8;
 
@@ -64,10 +67,12 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64, pressed: bool) -> Vec<Se
 fn worst_first(mut segments: Vec<Usage>, segment_bytes: u64) -> Vec<SegmentId> {
     // Compares dead / bytes without dividing; both are below 2^32.
     segments.sort_by_key(|s| std::cmp::Reverse((s.dead() << 32) / s.bytes.max(1)));
+    // The headers of the copies need room as well: all goes into one segment if need be.
+    let room = segment_bytes - segment_bytes / HEADER_PARTS;
     let mut copied = 0;
     let fits = |s: &&Usage| {
         copied += s.live;
-        copied <= segment_bytes
+        copied <= room
     };
     let mut chosen: Vec<_> = segments.iter().take_while(fits).map(|s| s.id).collect();
     if chosen.is_empty() {

@@ -54,11 +54,10 @@ impl Engine {
         let mut done = self.compact_these(&victims, false);
         if let Err(e) = &done
             && e.kind() == io::ErrorKind::StorageFull
-            && self.lend_reserve()
+            && self.reserve.lend()
         {
-            // The worst one alone, since that is what the reserve has room for.
-            done = self.compact_these(&victims[..1], true);
-            self.restore_reserve();
+            done = self.compact_these(&victims, true);
+            self.reserve.restore(|| self.catalog.take_id());
             self.log.turned.raise();
         }
         match done {

@@ -105,9 +105,9 @@ fn store_opens_on_a_disk_that_was_full_when_it_was_killed() {
         let deleted = u32::try_from(seed).unwrap() * 3;
         assert!((0..deleted).all(|n| delete(&store, n)));
         if kill {
-            life.disk.kill()
+            life.disk.kill();
         } else {
-            lose_power(&life)
+            lose_power(&life);
         }
         drop(store);
         for _ in 0..3 {
@@ -134,4 +134,41 @@ fn expiry_alone_gives_the_space_of_a_full_disk_back() {
     let now = life.disk.used_bytes();
     assert!(now <= 2 * u64::from(SEGMENT_BYTES) + (16 << 10), "{used} bytes, then {now}");
     put(&store, 1, 3_000).unwrap();
+}
+
+/// What was set aside for bad times is no use to a store that is closed.
+#[test]
+fn closed_store_leaves_no_reserve_behind() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life);
+    (0..30).for_each(|n| put(&store, n, 3_000).unwrap());
+    (0..20).for_each(|_| store.step());
+    drive(&store, store.close()).unwrap().unwrap();
+    let (used, log_bytes) = (life.disk.used_bytes(), store.stats().log_bytes);
+    assert!(used < log_bytes + 1_024, "{used} bytes for a log of {log_bytes}: {:?}", life.disk.names());
+}
+
+/// Many small segments are merged also where only the reserve has room for the copy, and that comes to rest.
+#[test]
+fn small_segments_are_merged_on_a_full_disk_and_that_ends() {
+    let life = Life::new(SimDisk::new(1));
+    for n in 0..8 {
+        let store = open(&life);
+        if n == 7 {
+            life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+        }
+        (n * 2..n * 2 + 2).for_each(|n| put(&store, n, 1_000).unwrap());
+        drive(&store, store.close()).unwrap().unwrap();
+    }
+    let (store, sessions) = (open(&life), 16);
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let at_rest = (0..100).any(|_| {
+        let calls = life.disk.calls();
+        store.step();
+        life.disk.calls() == calls
+            || life.disk.trace().iter().rev().take(8).all(|call| !call.contains("Write"))
+    });
+    assert!(at_rest, "it copies for ever\n{}", life.trace());
+    assert!((0..sessions).all(|n| there(&store, n)));
+    assert!(store.stats().segments <= 3, "they were not merged: {:?}", store.stats());
 }

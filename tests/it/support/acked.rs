@@ -17,10 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of a future that nobody may wait for in vain.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(done) => done,
-        Err(_) => panic!("it hangs: {what}"),
-    }
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("it hangs: {what}"))
 }
 
 pub fn key(n: u32) -> SessionKey {

@@ -50,10 +50,10 @@ fn writer(store: &LogStore, disk: &SimDisk, options: &Options, number: u32, may_
         [a, b, c, d, put(first, 2).await]
     });
     let mut ends: Ends = (first..first + 4).map(|n| (n, Some(0))).collect();
-    for (n, answer) in [0, 1, 2, 3, 0].into_iter().zip(answers) {
+    for ((n, byte), answer) in [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2)].into_iter().zip(answers) {
         let end = &mut ends[n].1;
         match answer {
-            Ok(_) => *end = end.map(|byte| byte + 1).or(Some(2)),
+            Ok(_) => *end = Some(byte),
             Err(Error::DiskFull | Error::Io { .. }) if may_fail => {}
             Err(Error::DurabilityUnknown { .. } | Error::Poisoned { .. }) if may_fail => *end = None,
             Err(error) => panic!("session {n}: {error}"),

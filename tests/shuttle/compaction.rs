@@ -21,9 +21,9 @@ use crate::{
     Access, Durability, Lifetime, LogStore, Options, SessionKey, SessionStore as _, Stored, Timestamp,
 };
 
-const PUT: u32 = 1;
-const TOUCHED: u32 = 2;
-const LIFETIME: u32 = 3;
+pub(super) const PUT: u32 = 1;
+pub(super) const TOUCHED: u32 = 2;
+pub(super) const LIFETIME: u32 = 3;
 const DELETED: u32 = 4;
 const ROTATED: u32 = 5;
 const ENDED_BEFORE: u32 = 6;
@@ -53,7 +53,7 @@ fn put(store: &LogStore, n: u32, byte: u8, len: usize) {
 }
 
 /// Makes the files once, before any model runs.
-fn prepare() {
+pub(super) fn prepare() {
     super::run(RoundRobinScheduler::new(1), || {
         let (disk, options) = (SimDisk::new(1), options().0);
         let store = LogStore::open_by_hand(Arc::new(disk.clone()), options).unwrap();
@@ -93,12 +93,18 @@ fn options() -> (Options, Arc<ManualClock>) {
     (options, clock)
 }
 
-fn start(options: &Options) -> (SimDisk, LogStore) {
-    timers(0);
+/// A disk with those files.
+pub(super) fn disk() -> SimDisk {
     let disk = SimDisk::new(below(1 << 32));
     for (name, bytes) in FILES.get().expect("prepared") {
         disk.set_contents(name, bytes);
     }
+    disk
+}
+
+fn start(options: &Options) -> (SimDisk, LogStore) {
+    timers(0);
+    let disk = disk();
     let store = LogStore::open_by_hand(Arc::new(disk.clone()), options.clone()).unwrap();
     (disk, store)
 }

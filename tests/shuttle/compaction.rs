@@ -13,17 +13,17 @@ use shuttle::future::block_on;
 use shuttle::scheduler::RoundRobinScheduler;
 use shuttle::thread;
 
-use super::{HOUR, after_power_loss, below, explore, hour, key, linger, options};
-use crate::clock::Clock as _;
+use super::{HOUR, after_power_loss, below, explore, hour, key, linger};
+use crate::clock::{Clock as _, ManualClock};
 use crate::disk::sim::SimDisk;
 use crate::sync::scheduled::timers;
 use crate::{
     Access, Durability, Lifetime, LogStore, Options, SessionKey, SessionStore as _, Stored, Timestamp,
 };
 
-const PUT: u32 = 1;
-const TOUCHED: u32 = 2;
-const LIFETIME: u32 = 3;
+pub(super) const PUT: u32 = 1;
+pub(super) const TOUCHED: u32 = 2;
+pub(super) const LIFETIME: u32 = 3;
 const DELETED: u32 = 4;
 const ROTATED: u32 = 5;
 const ENDED_BEFORE: u32 = 6;
@@ -53,7 +53,7 @@ fn put(store: &LogStore, n: u32, byte: u8, len: usize) {
 }
 
 /// Makes the files once, before any model runs.
-fn prepare() {
+pub(super) fn prepare() {
     super::run(RoundRobinScheduler::new(1), || {
         let (disk, options) = (SimDisk::new(1), options().0);
         let store = LogStore::open_by_hand(Arc::new(disk.clone()), options).unwrap();
@@ -86,12 +86,25 @@ fn prepare() {
     });
 }
 
-fn start(options: &Options) -> (SimDisk, LogStore) {
-    timers(0);
+/// As [`super::options`], with room for what a life stages while one step of the work goes on.
+fn options() -> (Options, Arc<ManualClock>) {
+    let (mut options, clock) = super::options();
+    options.unwritten_bytes_max = 1 << 20;
+    (options, clock)
+}
+
+/// A disk with those files.
+pub(super) fn disk() -> SimDisk {
     let disk = SimDisk::new(below(1 << 32));
     for (name, bytes) in FILES.get().expect("prepared") {
         disk.set_contents(name, bytes);
     }
+    disk
+}
+
+fn start(options: &Options) -> (SimDisk, LogStore) {
+    timers(0);
+    let disk = disk();
     let store = LogStore::open_by_hand(Arc::new(disk.clone()), options.clone()).unwrap();
     (disk, store)
 }
@@ -119,7 +132,7 @@ fn swinger(store: &LogStore, n: u32) -> Ends {
     assert!(shorter.1 < before.1);
     let mut ends = Ends::new();
     if below(2) == 0 {
-        for filler in 0..FILLERS {
+        for filler in 0..=FILLERS {
             put(store, n * 1_000 + filler, 1, FILLER_BYTES);
             ends.push((super::key(n * 1_000 + filler), look(store, super::key(n * 1_000 + filler))));
         }
@@ -236,6 +249,21 @@ fn session_is_what_its_last_operation_made_it_while_compaction_moves_it() {
         check(&reopened, &ends, "after a power cut");
         churn(&reopened);
         check(&reopened, &ends, "after a power cut and more compaction");
+    });
+}
+
+/// The deadline that compaction copied is replaced and given again meanwhile, in other segments: the last record that says so is needed.
+#[test]
+fn deadline_that_comes_back_while_its_session_is_copied_is_kept() {
+    prepare();
+    explore(1_000, || {
+        let options = options().0;
+        let (disk, store) = start(&options);
+        let lives: [Life; 2] = [|store| swinger(store, LIFETIME), |store| swinger(store, TOUCHED)];
+        let ends = beside_compaction(&store, &lives[..1 + usize::try_from(below(2)).unwrap()]);
+        churn(&store);
+        check(&store, &ends, "after more compaction");
+        check(&after_power_loss(&disk, &options), &ends, "after a power cut");
     });
 }
 

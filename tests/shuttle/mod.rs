@@ -1,10 +1,10 @@
 //! Models of the store's threads: its own code under a scheduler that runs one thread at a time and tries other orders each time.
 //!
-//! They are unit tests, since they look at the log below the store, and are built with `--cfg shuttle` alone; `src/sync.rs` then takes locks,
-//! atomics and threads from the scheduler, the disk is the simulated one, and no time passes but by hand. Run them by
+//! `tests/shuttle/Cargo.toml` builds the library once more with them as its unit tests, since they look at the log below the store too. There
+//! `src/sync.rs` takes locks, atomics and threads from the scheduler, the disk is the simulated one, and no time passes but by hand.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg shuttle" cargo test --release --lib --target-dir target/shuttle models::
+//! cargo test --manifest-path tests/shuttle/Cargo.toml --target-dir target/shuttle models::
 //! ```
 //!
 //! `CLOAKROOM_SIM_BUDGET` is the number of executions of each model (a long run: 100000), `CLOAKROOM_SEED` begins with other ones. A failure
@@ -17,6 +17,7 @@
 
 mod closing;
 mod compaction;
+mod reading;
 mod stream;
 mod turning;
 
@@ -24,7 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
-use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::scheduler::{
+    PctScheduler, RandomScheduler, ReplayScheduler, Scheduler, UncontrolledNondeterminismCheckScheduler,
+};
 use shuttle::{Config, MaxSteps, Runner};
 
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -39,6 +42,9 @@ const STEPS_MAX: usize = 200_000;
 /// Orders with few changes of priority find what orders at random do not, and the other way round.
 const PCT_DEPTH: usize = 3;
 
+/// Executions that are run twice, to see that a schedule leads to the same steps again.
+const REPEATED: usize = 5;
+
 /// Runs a model `executions` times: half of them in orders at random, half by priorities that change a few times.
 fn explore(executions: usize, model: fn()) {
     if let Ok(schedule) = std::env::var("CLOAKROOM_SCHEDULE") {
@@ -47,6 +53,8 @@ fn explore(executions: usize, model: fn()) {
     }
     let executions = number("CLOAKROOM_SIM_BUDGET").map_or(executions, |n| usize::try_from(n).unwrap());
     let seed = number("CLOAKROOM_SEED").unwrap_or(1);
+    let repeated = RandomScheduler::new_from_seed(seed, REPEATED);
+    run(UncontrolledNondeterminismCheckScheduler::new(repeated), model);
     run(RandomScheduler::new_from_seed(seed, executions.div_ceil(2)), model);
     run(PctScheduler::new_from_seed(seed, PCT_DEPTH, executions.div_ceil(2)), model);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{after_power_loss, below, explore, hour, key, linger, options};
+use super::{after_kill, after_power_loss, below, explore, hour, key, linger, options};
 use crate::disk::sim::{Call, Fault, SimDisk};
 use crate::sync::scheduled::timers;
 use crate::{Access, Durability, Error, LogStore, Options, SessionStore as _};
@@ -50,17 +50,19 @@ fn writer(store: &LogStore, disk: &SimDisk, options: &Options, number: u32, may_
         [a, b, c, d, put(first, 2).await]
     });
     let mut ends: Ends = (first..first + 4).map(|n| (n, Some(0))).collect();
-    for (n, answer) in [0, 1, 2, 3, 0].into_iter().zip(answers) {
+    for ((n, byte), answer) in [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2)].into_iter().zip(answers) {
         let end = &mut ends[n].1;
         match answer {
-            Ok(_) => *end = end.map(|byte| byte + 1).or(Some(2)),
+            Ok(_) => *end = Some(byte),
             Err(Error::DiskFull | Error::Io { .. }) if may_fail => {}
             Err(Error::DurabilityUnknown { .. } | Error::Poisoned { .. }) if may_fail => *end = None,
             Err(error) => panic!("session {n}: {error}"),
         }
     }
-    if durability == Durability::Sync && below(4) == 0 {
-        check(&after_power_loss(disk, options), &ends);
+    match durability {
+        Durability::Sync if below(4) == 0 => check(&after_power_loss(disk, options), &ends),
+        Durability::Interval(_) if below(4) == 0 => check(&after_kill(disk, options), &ends),
+        _ => {}
     }
     ends
 }
@@ -90,7 +92,7 @@ fn write(store: &LogStore, disk: &SimDisk, options: &Options, may_fail: bool) ->
 
 #[test]
 fn writers_that_fill_segments_all_end_and_a_close_keeps_what_they_wrote() {
-    explore(200, || {
+    explore(1_000, || {
         timers(0);
         let options = room(options().0);
         let disk = SimDisk::new(below(1 << 32));
@@ -104,7 +106,7 @@ fn writers_that_fill_segments_all_end_and_a_close_keeps_what_they_wrote() {
 
 #[test]
 fn segment_that_cannot_be_made_refuses_who_needs_it_and_hangs_nobody() {
-    explore(200, || {
+    explore(1_000, || {
         timers(2);
         let options = room(options().0);
         let disk = SimDisk::new(below(1 << 32));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::engine::{Engine, Threads};
 use crate::format::{Body, RecordHeader};
 use crate::id::{Address, SegmentId};
+use crate::index::Entry;
 use crate::log::{CopyWriter, Segment, copy_bytes};
 use crate::options::ReadMode;
 use crate::sync::atomic::Ordering;
@@ -32,7 +33,8 @@ pub(super) struct Survivor<'a> {
 /// What a record is to the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    Content,
+    /// What the index knew of its session when it was read.
+    Content(Entry),
     Touch,
     /// A tombstone or a revocation.
     Tombstone,

@@ -208,7 +208,7 @@ impl Engine {
                 let deadlines = entry.deadlines;
                 let put = RecordHeader::new(Kind::Put, header.key, header.created_s, deadlines, &body);
                 let header = RecordHeader { seq: header.seq, deadline_seq, ..put };
-                survivors.push(Survivor { header, body, from, what: What::Content });
+                survivors.push(Survivor { header, body, from, what: What::Content(entry) });
             }
             Kind::Touch => {
                 let entry = self.index.lock(&header.key).get(&header.key);
@@ -234,7 +234,7 @@ impl Engine {
         let Moved { header, from, to, what } = moved;
         let mut shard = self.index.lock(&header.key);
         match what {
-            What::Content => drop(shard.publish(&header.key, *from, *to, header.deadlines)),
+            What::Content(read) => drop(shard.publish(&header.key, read, *to)),
             What::Touch => {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }

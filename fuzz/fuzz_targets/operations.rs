@@ -3,15 +3,13 @@
 //!
 //! An operation is four bytes: what, which session, how long, how much. Few sessions and short lives, so that sequences meet: the clock is moved
 //! by hand, in steps around the deadlines, and so is the background work, so one input runs one way. What a crash leaves of writes that were not
-//! flushed is for the simulation.
+//! flushed is for `crashes`.
 
 #![no_main]
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,8 +27,6 @@ const OPERATIONS_MAX: usize = 256;
 /// Small, so that a sequence fills several, and compaction has work.
 const SEGMENT_BYTES: u32 = 64 << 10;
 const PAYLOAD_BYTES_MAX: u32 = 8 << 10;
-/// Rounds of background work after which an answer must be there.
-const STEPS_MAX: usize = 100;
 
 fuzz_target!(|data: &[u8]| {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
@@ -65,17 +61,9 @@ struct Pair {
 }
 
 impl Pair {
-    /// The answer of an operation, after as much background work as it needs.
     #[track_caller]
     fn ask<T>(&self, answer: impl Future<Output = T>) -> T {
-        let mut answer = pin!(answer);
-        for _ in 0..STEPS_MAX {
-            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(answer) => return answer,
-                Poll::Pending => self.store.step(),
-            }
-        }
-        panic!("no answer after {STEPS_MAX} rounds of background work");
+        cloakroom_fuzz::ask(&self.store, answer)
     }
 
     fn close_and_open(&mut self) {

@@ -84,6 +84,8 @@
 
 mod group;
 mod manifest;
+#[cfg(feature = "sim")]
+pub mod probe;
 mod record;
 mod segment;
 

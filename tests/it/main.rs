@@ -17,6 +17,8 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Folders that stores of each format version left.
+mod format_compat;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
 /// What opening does with folders that are half made, torn, damaged or foreign.

@@ -190,7 +190,11 @@ impl Fixture {
     }
 
     /// Opens it in a real folder, with the store's own threads.
-    async fn check_in_a_folder(&self, what: &str) {
+    fn check_in_a_folder(&self, what: &str) {
+        tokio::runtime::Runtime::new().unwrap().block_on(self.in_a_folder(what));
+    }
+
+    async fn in_a_folder(&self, what: &str) {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in &self.files {
             tokio::fs::write(folder.path().join(name), bytes).await.unwrap();
@@ -208,8 +212,8 @@ impl Fixture {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folders_of_version_1_open_as_they_were_left() {
+#[test]
+fn folders_of_version_1_open_as_they_were_left() {
     let mut names: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort_unstable();
     assert_eq!(names, make::NAMES, "each state has its folder");
@@ -217,18 +221,18 @@ async fn folders_of_version_1_open_as_they_were_left() {
         let fixture = Fixture::read(&folder().join(&name));
         let what = name.to_string_lossy();
         fixture.check(&what);
-        fixture.check_in_a_folder(&what).await;
+        fixture.check_in_a_folder(&what);
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folders_made_now_open_as_they_were_left() {
+#[test]
+fn folders_made_now_open_as_they_were_left() {
     let write = std::env::var_os("CLOAKROOM_FIXTURES").map(PathBuf::from);
     for name in make::NAMES {
         let fixture = make::fixture(name);
         let what = format!("{name}, made now");
         fixture.check(&what);
-        fixture.check_in_a_folder(&what).await;
+        fixture.check_in_a_folder(&what);
         if let Some(folder) = write.as_ref().map(|folder| folder.join(name))
             && !folder.exists()
         {

@@ -181,7 +181,7 @@ impl Maker {
     /// Deadlines that lie elsewhere than their contents: behind them, before a copy of them, in a copy of their own.
     fn touches(&mut self) {
         for n in 0..20 {
-            self.create(&format!("kept {n}"), 2_600, Lifetime::idle(HOUR));
+            self.create(&format!("kept {n}"), 3_100, Lifetime::idle(HOUR));
         }
         self.clock.advance(MINUTE * 20);
         for n in 0..20 {
@@ -194,7 +194,7 @@ impl Maker {
                 }
                 _ => {}
             }
-            self.create(&format!("junk {n}"), 2_000, DAY);
+            self.create(&format!("junk {n}"), 4_000, DAY);
         }
         for n in 0..20 {
             self.delete(&format!("junk {n}"));

@@ -52,7 +52,7 @@ fn check(form: Form, bytes: &[u8], at: u32, bit: usize) {
     match form {
         // Compatible features that nobody knows are passed over.
         Form::Segment => assert_eq!(whole[20..60], again[20..60], "it is encoded to other bytes"),
-        _ => assert_eq!(whole, again, "it is encoded to other bytes"),
+        _ => assert!(*whole == again, "it is encoded to other bytes"),
     }
     let end = at as usize + again.len();
     let cut = at as usize + bit % again.len();

@@ -17,6 +17,8 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Files whose checksums hold and whose numbers no store writes.
+mod forged;
 /// Folders that stores of each format version left.
 mod format_compat;
 /// Power cuts, full disks and failed syncs between two steps of the background work.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
+use cloakroom::probe::{Form, places};
 use cloakroom::{
     Access, Clock, Durability, Lifetime, LogStore, ManualClock, SessionKey, SessionStore, Timestamp,
 };
@@ -52,18 +53,19 @@ pub(super) fn fixture(name: &str) -> Fixture {
         }
         "damaged_group" => {
             maker.lifetimes();
-            maker.killed().flipped("00000001.seg", 300, "00000001.seg 64")
+            maker.killed().flipped("00000001.seg", 4_000)
         }
         "damaged_manifest" => {
             maker.lifetimes();
-            maker.closed().flipped("MANIFEST", 40, "MANIFEST 0")
+            maker.closed().flipped("MANIFEST", 40)
         }
         "damaged_segment" => {
             maker.lifetimes();
-            maker.closed().flipped("00000001.seg", 300, "00000001.seg 64")
+            maker.closed().flipped("00000001.seg", 5_000)
         }
         "killed" => {
             maker.lifetimes();
+            maker.unsynced();
             maker.killed()
         }
         "rotated" => {
@@ -133,6 +135,23 @@ impl Maker {
         self.settle();
     }
 
+    /// What reached the kernel, and of which no later group says that it was synced.
+    fn unsynced(&mut self) {
+        let late = self.store.at(Durability::Interval(HOUR));
+        run(&late, late.create_as(key("late"), payload(600), DAY)).unwrap().unwrap();
+        run(&late, late.put(key("exact"), payload(18))).unwrap().unwrap();
+        assert!(run(&late, late.delete(key("absolute"))).unwrap().unwrap());
+        self.gone.push(key("absolute"));
+    }
+
+    /// Sessions that fill segments and are deleted, so that what else is in those is rewritten.
+    fn churn(&mut self, name: &str) {
+        let names: Vec<_> = (0..24).map(|n| format!("{name} {n}")).collect();
+        names.iter().for_each(|name| self.create(name, 6_000, DAY));
+        names.iter().for_each(|name| self.delete(name));
+        self.settle();
+    }
+
     /// Those who were deleted, some in a segment that is compacted away while their tombstones are needed; and one whose life was shortened until it ended.
     fn deletes(&mut self) {
         self.create("early", 100, DAY);
@@ -145,8 +164,7 @@ impl Maker {
         names[..30].iter().for_each(|name| self.delete(name));
         self.clock.advance(2 * MINUTE);
         self.gone.push(key("shortened"));
-        self.settle();
-        assert!(self.store.stats().compacted_bytes > 0, "nothing was copied");
+        self.churn("junk");
         // One is made anew under a key whose tombstone is there, one is deleted at the very end.
         run(&self.store, self.store.create_as(key("session 3"), payload(33), DAY)).unwrap().unwrap();
         self.gone.retain(|gone| *gone != key("session 3"));
@@ -157,14 +175,10 @@ impl Maker {
     fn rotations(&mut self) {
         self.create("once", 500, DAY);
         self.create("twice", 501, Lifetime::idle(HOUR));
-        let junk: Vec<_> = (0..30).map(|n| format!("junk {n}")).collect();
-        junk.iter().for_each(|name| self.create(name, 2_000, DAY));
         self.create("late", 502, Lifetime::idle(HOUR));
         self.rotate(key("once"));
         let first = self.rotate(key("twice"));
-        junk.iter().for_each(|name| self.delete(name));
-        self.settle();
-        assert!(self.store.stats().compacted_bytes > 0, "nothing was copied");
+        self.churn("junk");
         self.rotate(first);
         self.clock.advance(MINUTE * 20);
         let late = self.rotate(key("late"));
@@ -194,13 +208,8 @@ impl Maker {
                 }
                 _ => {}
             }
-            self.create(&format!("junk {n}"), 4_000, DAY);
         }
-        for n in 0..20 {
-            self.delete(&format!("junk {n}"));
-        }
-        self.settle();
-        assert!(self.store.stats().compacted_bytes > 0, "nothing was copied");
+        self.churn("junk");
         assert!(run(&self.store, self.store.touch(key("kept 3"))).unwrap().unwrap());
     }
 
@@ -265,12 +274,16 @@ impl Maker {
 }
 
 impl Fixture {
-    /// With a bit of a file flipped, which is told by this place.
-    fn flipped(mut self, file: &str, at: usize, place: &str) -> Self {
-        self.files.get_mut(file).unwrap()[at] ^= 0x10;
-        let kept =
-            self.expected.lines().filter(|line| ["clock", "file"].contains(&line.split(' ').next().unwrap()));
-        self.expected = format!("{}\ndamaged {place}\n", kept.collect::<Vec<_>>().join("\n"));
+    /// With a bit of a file flipped: of a segment, the group around it is told; of a manifest, its beginning.
+    fn flipped(mut self, file: &str, at: usize) -> Self {
+        let bytes = self.files.get_mut(file).unwrap();
+        let groups =
+            places(bytes).into_iter().filter(|(form, _)| *form == Form::Group).map(|(_, offset)| offset);
+        let place = groups.filter(|offset| (*offset as usize) < at).max().unwrap_or(0);
+        bytes[at] ^= 0x10;
+        let kept = |line: &&str| line.starts_with("clock ") || line.starts_with("file ");
+        let kept: Vec<_> = self.expected.lines().filter(kept).collect();
+        self.expected = format!("{}\ndamaged {file} {place}\n", kept.join("\n"));
         self
     }
 }

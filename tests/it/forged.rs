@@ -104,6 +104,20 @@ fn manifest_with_a_number_that_no_store_writes_is_refused() {
         relist(&disk, &listing);
         assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "{lie}");
     }
+    // A byte behind its end, and a last number that is written longer than it need be.
+    for longer in [0, 0x80] {
+        let disk = closed();
+        let mut listing = listing(&disk);
+        // Behind the list of segments nothing follows, so its last number is the last byte.
+        listing.5.clear();
+        relist(&disk, &listing);
+        let mut bytes = disk.contents("MANIFEST").unwrap();
+        *bytes.last_mut().unwrap() |= longer;
+        bytes.push(0);
+        mend(Form::Manifest, &mut bytes, 0);
+        disk.set_contents("MANIFEST", &bytes);
+        assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "{longer}");
+    }
     // Not so high that it cannot be.
     let disk = closed();
     let mut listing = listing(&disk);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::id::{SessionKey, Version};
+use crate::id::{OwnerKey, SessionKey, Version};
 use crate::lifetime::Lifetime;
 
 /// A session as it is stored.
@@ -37,8 +37,8 @@ pub struct Stored {
     pub absolute_at: Option<Timestamp>,
     /// The idle period that a touch starts anew; `None` without an idle lifetime.
     pub idle: Option<Duration>,
-    /// The owner it is bound to. Always `None` in this version, which has no call that binds one.
-    pub owner: Option<SessionKey>,
+    /// The owner it is [bound](crate::SessionStore::bind) to.
+    pub owner: Option<OwnerKey>,
 }
 
 /// Whether reading a session counts as using it.
@@ -76,6 +76,32 @@ pub enum When {
     Absent(Lifetime),
     /// Always: a new session, or a new payload *and* lifetime for the one that is there.
     Always(Lifetime),
+}
+
+/// Whose sessions a [`revoke`](crate::SessionStore::revoke) ends.
+///
+/// ```
+/// # use cloakroom::{MemoryStore, OwnerKey, SessionStore, Whose};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// MemoryStore::new().revoke(Whose::Owner(OwnerKey::of(b"user/42")), None).await?; // signed out everywhere
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// Every session that is bound to this owner.
+    Owner(OwnerKey),
+    /// Every session that is bound to any owner. Those of visitors who never signed in stay.
+    Everybody,
+}
+
+impl Whose {
+    /// The owner, if it is one.
+    pub(crate) fn owner(self) -> Option<OwnerKey> {
+        match self {
+            Self::Owner(owner) => Some(owner),
+            Self::Everybody => None,
+        }
+    }
 }
 
 /// Where a walk through all keys stands; it comes with a [`KeyPage`].
@@ -136,6 +162,8 @@ pub struct Stats {
     pub sessions: u64,
     /// Sessions that reached their deadline.
     pub expired: u64,
+    /// Sessions that a revocation ended, once they are out of memory.
+    pub revoked: u64,
     /// Touches asked for on a live session.
     pub touches: u64,
     /// Those that needed a log record; the others were covered by the grain.

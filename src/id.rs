@@ -181,6 +181,79 @@ impl fmt::Debug for SessionKey {
     }
 }
 
+/// Goes before an owner's name when it is hashed, so that an owner's key is no session's.
+const OWNER_PREFIX: &[u8; 30] = b"cloakroom: a session's owner: ";
+
+/// Whose sessions they are: 128 bits of the SHA-256 of whatever names a user.
+///
+/// Half of a hash is enough here: to make a name that has another owner's key takes 2^128 tries; and who spends the 2^64 that two names of
+/// one key take has made two users that are signed out together.
+///
+/// ```
+/// use cloakroom::OwnerKey;
+///
+/// let owner = OwnerKey::of(b"user/42");
+/// assert_eq!(owner, OwnerKey::of(b"user/42"));
+/// assert_eq!(owner.to_string().len(), 32);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerKey([u8; OWNER_BYTES]);
+
+/// Length of an [`OwnerKey`].
+pub(crate) const OWNER_BYTES: usize = 16;
+
+impl OwnerKey {
+    /// The key of the owner of this name: a user's number, an address, whatever never changes hands.
+    ///
+    /// ```
+    /// # use cloakroom::OwnerKey;
+    /// assert_ne!(OwnerKey::of(b"a"), OwnerKey::of(b"b"));
+    /// ```
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let hash: [u8; ID_BYTES] =
+            Sha256::new().chain_update(OWNER_PREFIX).chain_update(name).finalize().into();
+        let mut key = [0; OWNER_BYTES];
+        key.copy_from_slice(&hash[..OWNER_BYTES]);
+        Self(key)
+    }
+
+    /// A key whose 16 bytes are known, as [`as_bytes`](Self::as_bytes) gave them.
+    ///
+    /// ```
+    /// # use cloakroom::OwnerKey;
+    /// let owner = OwnerKey::of(b"a");
+    /// assert_eq!(OwnerKey::from_bytes(*owner.as_bytes()), owner);
+    /// ```
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    ///
+    /// ```
+    /// # use cloakroom::OwnerKey;
+    /// assert_eq!(OwnerKey::from_bytes([7; 16]).as_bytes(), &[7; 16]);
+    /// ```
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for OwnerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for OwnerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerKey({self})")
+    }
+}
+
 /// Names a segment. It is never used twice in one store; 0 is no segment's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SegmentId(pub(crate) u32);

@@ -78,13 +78,13 @@ mod sync;
 mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When};
+pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 pub use engine::Recovery;
 pub use error::{Error, OpenError, ParseIdError};
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use format::probe;
-pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
+pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;
 pub use options::{Durability, Options, ReadMode};
 pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};

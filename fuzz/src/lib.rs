@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Lifetime, LogStore, ManualClock, OpenError, Options, SessionId, SessionKey, SessionStore, Timestamp,
+    Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey, SessionId, SessionKey, SessionStore,
+    Timestamp, Whose,
 };
 use peak_alloc::PeakAlloc;
 
@@ -78,7 +79,8 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Of so many sessions, of which every third was deleted, every fifth rotated away; some were touched, or had their lives shortened. It was closed, or
+    /// Of so many sessions, of which every third was deleted, every fifth rotated away; some had their lives shortened, some have
+    /// owners, one of whom was revoked. It was closed, or
     /// its power was lost behind a flush and a mark.
     pub fn new(sessions: u32, closed: bool) -> Self {
         let disk = SimDisk::new(1);
@@ -91,16 +93,22 @@ impl Whole {
                 let shorter = Lifetime::absolute(Duration::from_secs(600));
                 ask(&store, store.set_lifetime(key, shorter)).expect("it is there");
             }
+            if n % 4 == 1 {
+                let owner = OwnerKey::of(if n % 8 == 1 { b"stays" } else { b"signs out everywhere" });
+                ask(&store, store.bind(key, Some(owner))).expect("it is there");
+            }
             let mut ends = n % 3 == 0;
             if ends {
                 ask(&store, store.delete(key)).expect("it is there");
             } else if n % 5 == 0 {
                 let id: Option<SessionId> = ask(&store, store.rotate(key)).expect("it is there");
-                known.push((id.expect("it is live").key(), Some(payload.clone())));
+                known.push((id.expect("it is live").key(), (n % 8 != 5).then(|| payload.clone())));
                 ends = true;
             }
-            known.push((key, (!ends).then_some(payload)));
+            known.push((key, (!ends && n % 8 != 5).then_some(payload)));
         }
+        let owner = OwnerKey::of(b"signs out everywhere");
+        ask(&store, store.revoke(Whose::Owner(owner), None)).expect("there is room");
         ask(&store, store.flush()).expect("the disk is whole");
         (0..5).for_each(|_| store.step());
         if closed {

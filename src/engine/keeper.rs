@@ -107,6 +107,7 @@ impl Engine {
             return;
         }
         self.provide();
+        self.sweep_revoked();
         // By a time that may be wrong nobody is ended for good: reads leave them out, and that is all.
         if !self.clock.is_doubtful() {
             self.expire();

@@ -5,6 +5,7 @@
 //! | `open`, `recover` | folder to engine: lock, manifest, replay, torn end |
 //! | `write`, `read` | the operations |
 //! | `expire` | sessions whose time has come, and the tombstones that some need |
+//! | `owners` | binding a session to its owner, and ending all of an owner's |
 //! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
 //! | `keeper` | segments to come and segments to seal; the threads; the end |
 //! | `catalog` | the manifest |
@@ -12,7 +13,7 @@
 //!
 //! # Order of locks
 //!
-//! A shard, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
+//! A shard, then the revocations, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
 //! call of the disk.
 //!
 //! # Why memory and log agree
@@ -25,6 +26,7 @@ mod compact;
 mod expire;
 mod keeper;
 mod open;
+mod owners;
 mod read;
 mod readers;
 mod recover;
@@ -55,6 +57,7 @@ pub(crate) use open::{Threads, open};
 #[derive(Default)]
 struct Counters {
     expired: AtomicU64,
+    revoked: AtomicU64,
     touches: AtomicU64,
     touches_logged: AtomicU64,
     compacted_bytes: AtomicU64,
@@ -113,6 +116,7 @@ impl Engine {
         let mut stats = Stats {
             sessions: self.index.len() as u64,
             expired: count(&self.counters.expired),
+            revoked: count(&self.counters.revoked),
             touches: count(&self.counters.touches),
             touches_logged: count(&self.counters.touches_logged),
             records,

@@ -138,7 +138,7 @@ impl Engine {
         }
         // Read first: a touch that comes while this thread sleeps is seen, and cannot be too late for the time it is held against.
         let now = self.clock.now();
-        let found = self.index.lock(key).get(key);
+        let found = self.index.get(key);
         Ok(found.filter(|entry| entry.deadlines.is_live(now)).map(|entry| (now, entry)))
     }
 
@@ -168,14 +168,14 @@ impl Engine {
         let (mut keys, mut looked_at) = (Vec::new(), 0);
         while (shard as usize) < Index::SHARDS && keys.len() < limit && looked_at < PAGE_KEYS_MAX {
             let now = self.clock.now();
-            let (list, (entries, after)) = {
+            let (list, page) = {
                 let locked = self.index.lock_shard(shard as usize);
                 // While the shard is locked nothing it points to goes from the list; what is held stays readable.
-                (Arc::clone(&self.table.load()), locked.page(left, limit - keys.len()))
+                (Arc::clone(&self.table.load()), self.index.page(&locked, left, limit - keys.len()))
             };
             // Those that have ended count too: a page is short work also where nobody is left.
-            looked_at += entries.len();
-            for entry in entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
+            looked_at += page.looked_at;
+            for entry in page.entries.iter().filter(|entry| entry.deadlines.is_live(now)) {
                 match self.look(&list, entry.address, key_of) {
                     Where::Here(key) => keys.push(key?),
                     Where::Moved => {}
@@ -186,7 +186,7 @@ impl Engine {
                     }
                 }
             }
-            (shard, left) = if after == 0 { (shard + 1, u32::MAX) } else { (shard, after) };
+            (shard, left) = if page.left == 0 { (shard + 1, u32::MAX) } else { (shard, page.left) };
         }
         let more = (shard as usize) < Index::SHARDS;
         Ok(KeyPage { keys, next: more.then_some(Cursor(Place::Slots { shard, left })) })
@@ -215,6 +215,6 @@ fn stored(key: &SessionKey, entry: &Entry, record: &Record<'_>) -> Result<Option
         expires_at: deadlines.expires_at,
         absolute_at: (deadlines.absolute_at != Timestamp::MAX).then_some(deadlines.absolute_at),
         idle: deadlines.idle(),
-        owner: body.owner.map(|owner| owner.key),
+        owner: body.owner,
     }))
 }

@@ -29,7 +29,7 @@ use crate::format::{
 };
 use crate::format::{RecordHeader, segment_name};
 use crate::id::{Address, Position, SegmentId, Seq};
-use crate::index::{Entry, Replay};
+use crate::index::{Entry, Replay, Revocation};
 use crate::log::{CopyWriter, Scanned, Segment, Trust, copy_bytes, end_of_bytes, later_watermark, scan};
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
@@ -269,15 +269,26 @@ fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<
             let address =
                 moved.unwrap_or(Address { segment, offset: placed.offset, len: placed.header.len() });
             let rotated = kind == Kind::Rotate;
-            let entry = Entry { address, rotated, version: seq, deadlines, created_s, touched_in: None };
-            replay.content(&key, entry, deadline_seq);
+            let owner = placed.body.owner;
+            let entry = Entry {
+                address,
+                rotated,
+                owned: owner.is_some(),
+                version: seq,
+                deadlines,
+                created_s,
+                touched_in: None,
+            };
+            replay.content(&key, entry, owner, deadline_seq);
         }
-        Kind::Touch => replay.touch(&key, seq, segment, deadlines),
+        Kind::Touch => replay.touch(&key, seq, deadline_seq, segment, deadlines),
         Kind::Delete => {
             replay.tombstone(&key, seq, segment, deadlines.expires_at, RECORD_HEADER_BYTES);
         }
-        // This version stages none, and loses none: compaction keeps them.
-        Kind::Revoke => {}
+        Kind::Revoke => {
+            let revocation = Revocation { owner: placed.header.revoked(), seq, spared: placed.body.spared };
+            replay.revocation(&key, revocation, segment, deadlines.expires_at, placed.header.len());
+        }
     }
     if let Some(rotated) = &placed.body.rotated {
         replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, ROTATE_BYTES);

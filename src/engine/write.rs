@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::contract::When;
 use crate::error::Error;
-use crate::format::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated};
-use crate::id::{SessionId, SessionKey, Version};
-use crate::index::{Entry, Shard};
+use crate::format::{Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, RecordHeader};
+use crate::id::{SessionKey, Version};
+use crate::index::{Entry, Standing};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::log::{Outcome, Refused, Room, Staged};
 use crate::options::Durability;
@@ -16,7 +16,7 @@ use crate::options::Durability;
 use super::Engine;
 
 /// How one try to write ended.
-enum Tried<T> {
+pub(super) enum Tried<T> {
     /// Nothing needed to be staged.
     Done(T),
     Staged(Staged, T),
@@ -25,7 +25,7 @@ enum Tried<T> {
 }
 
 /// Why one try to write came to nothing.
-enum Halt {
+pub(super) enum Halt {
     Refused(Refused),
     Failed(Error),
 }
@@ -46,7 +46,7 @@ impl Engine {
     /// Tries until there is a segment to write to, then waits for what the durability promises; `None` asks the caller to read again.
     ///
     /// Dropping the future while it waits for room or for a segment leaves nothing done; dropping it later leaves all of it done.
-    async fn staged<T>(
+    pub(super) async fn staged<T>(
         &self,
         bytes: u32,
         mut attempt: impl FnMut(&mut Room<'_>) -> Result<Tried<T>, Halt>,
@@ -90,18 +90,33 @@ impl Engine {
             Deadlines::start(self.clock.now(), lifetime)?;
         }
         let body = Body { payload: &payload, ..Body::default() };
-        let mut header = RecordHeader::new(Kind::Put, key, 0, UNSET, &body);
-        let written = self.staged(header.len(), |room| {
+        let unowned = RecordHeader::new(Kind::Put, key, 0, UNSET, &body);
+        let written = self.staged(unowned.len() + OWNER_LEN, |room| {
             let mut shard = self.index.lock(&key);
             let now = self.clock.now();
-            let Some((deadlines, created_s)) = self.admit(&shard, &key, when, now)? else {
+            let standing = self.index.standing(&shard, &key);
+            let Some((deadlines, created_s)) = self.admit(&standing, when, now)? else {
                 return Ok(Tried::Done(None));
             };
-            (header.deadlines, header.created_s) = (deadlines, created_s);
-            let staged = self.log.stage(&mut header, &body, durability, room)?;
-            let version = staged.seq;
-            let (address, rotated, touched_in) = (staged.address, false, None);
-            shard.set(&key, Entry { address, rotated, version, deadlines, created_s, touched_in }, now);
+            // A session that begins anew belongs to nobody, whoever had the key before.
+            let owner = standing.owner.filter(|_| standing.live(now).is_some());
+            let mut header = RecordHeader { created_s, deadlines, ..unowned };
+            if let Some(owner) = owner {
+                header.own(owner);
+                standing.promise(deadlines.expires_at);
+            }
+            let staged = self.log.stage(&mut header, &Body { owner, ..body }, durability, room)?;
+            let (address, version) = (staged.address, staged.seq);
+            let entry = Entry {
+                address,
+                rotated: false,
+                owned: owner.is_some(),
+                version,
+                deadlines,
+                created_s,
+                touched_in: None,
+            };
+            shard.set(&key, entry, owner, now);
             Ok(Tried::Staged(staged, Some(Version(version))))
         });
         Ok(written.await?.flatten())
@@ -110,13 +125,11 @@ impl Engine {
     /// Whether the condition holds: the deadlines and the time of creation that the session will have.
     fn admit(
         &self,
-        shard: &Shard,
-        key: &SessionKey,
+        standing: &Standing<'_>,
         when: When,
         now: Timestamp,
     ) -> Result<Option<(Deadlines, u32)>, Error> {
-        let found = shard.get(key);
-        let live = found.filter(|entry| entry.deadlines.is_live(now));
+        let live = standing.live(now);
         let kept = |entry: Entry| (entry.deadlines.touched(now).unwrap_or(entry.deadlines), entry.created_s);
         let lifetime = match (when, live) {
             (When::Present | When::Version(_), None) => return Ok(None),
@@ -131,7 +144,7 @@ impl Engine {
             (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,
         };
         let max = self.options.sessions_max as usize;
-        if found.is_none() && self.index.len() >= max {
+        if standing.found.is_none() && self.index.len() >= max {
             return Err(Error::TooManySessions { max });
         }
         let created_s = live.map_or_else(|| seconds(now), |entry| entry.created_s);
@@ -187,14 +200,14 @@ impl Engine {
         let done = self.staged(RECORD_HEADER_BYTES, |room| {
             let mut shard = self.index.lock(&key);
             let now = self.clock.now();
-            let Some(entry) = shard.get(&key).filter(|entry| entry.deadlines.is_live(now)) else {
-                return Ok(Tried::Done(false));
-            };
+            let standing = self.index.standing(&shard, &key);
+            let Some(entry) = standing.live(now) else { return Ok(Tried::Done(false)) };
             let Some(deadlines) = moved(&entry, now)? else { return Ok(Tried::Done(true)) };
-            let mut header = RecordHeader::touch(key, deadlines);
+            standing.promise(deadlines.expires_at);
+            let mut header = RecordHeader::touch(key, entry.version, deadlines);
             let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
-            let touched_in = Some(staged.address.segment);
-            shard.set(&key, Entry { deadlines, touched_in, ..entry }, now);
+            drop(standing);
+            shard.touch(&key, deadlines, staged.address.segment, now);
             Ok(Tried::Staged(staged, true))
         });
         Ok(done.await?.unwrap_or(false))
@@ -204,8 +217,11 @@ impl Engine {
         let done = self.staged(RECORD_HEADER_BYTES, |room| {
             let mut shard = self.index.lock(&key);
             let now = self.clock.now();
-            let Some(entry) = shard.get(&key) else { return Ok(Tried::Done(false)) };
-            let live = entry.deadlines.is_live(now);
+            let standing = self.index.standing(&shard, &key);
+            if standing.found.is_none() {
+                return Ok(Tried::Done(false));
+            }
+            let live = standing.live(now).is_some();
             // Who has expired by a time that may be wrong could come back with the right one, so the delete is written down.
             if !live && !self.clock.is_doubtful() {
                 return Ok(Tried::Done(false));
@@ -213,52 +229,12 @@ impl Engine {
             let hides_until = shard.hides_until(&key);
             let mut header = RecordHeader::delete(key, hides_until);
             let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
+            drop(standing);
             shard.remove(&key);
             shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
             Ok(Tried::Staged(staged, live))
         });
         Ok(done.await?.unwrap_or(false))
-    }
-
-    /// Moves the session to a fresh id. The content is read first, outside of any lock, and the record staged only if it is still the newest.
-    pub(crate) async fn rotate(
-        &self,
-        old_key: SessionKey,
-        durability: Durability,
-    ) -> Result<Option<SessionId>, Error> {
-        loop {
-            let Some((read, record)) = self.content(&old_key).await? else { return Ok(None) };
-            let (_, found) = record.parts()?;
-            let id = SessionId::random()?;
-            let key = id.key();
-            let rotated = Some(Rotated { old_key, hides_until: Timestamp::default() });
-            let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &Body { rotated, ..found }).len();
-            let done = self.staged(len, |room| {
-                let mut shards = self.index.lock_two(&old_key, &key);
-                let now = self.clock.now();
-                let old = shards.of(&old_key);
-                let Some(entry) = old.get(&old_key).filter(|entry| entry.deadlines.is_live(now)) else {
-                    return Ok(Tried::Done(false));
-                };
-                if entry.version != read.version {
-                    return Ok(Tried::Again);
-                }
-                let hides_until = old.hides_until(&old_key);
-                let body = Body { rotated: Some(Rotated { old_key, hides_until }), ..found };
-                let mut header =
-                    RecordHeader::new(Kind::Rotate, key, entry.created_s, entry.deadlines, &body);
-                let staged = self.log.stage(&mut header, &body, durability, room)?;
-                old.remove(&old_key);
-                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);
-                let (address, version) = (staged.address, staged.seq);
-                let moved = Entry { address, rotated: true, version, touched_in: None, ..entry };
-                shards.of(&key).set(&key, moved, now);
-                Ok(Tried::Staged(staged, true))
-            });
-            if let Some(live) = done.await? {
-                return Ok(live.then_some(id));
-            }
-        }
     }
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
@@ -268,7 +244,7 @@ impl Engine {
 }
 
 /// Stands in a header until its record is staged.
-const UNSET: Deadlines =
+pub(super) const UNSET: Deadlines =
     Deadlines { idle_ms: 0, absolute_at: Timestamp::MAX, expires_at: Timestamp::MAX, exact: false };
 
 fn seconds(now: Timestamp) -> u32 {

@@ -32,7 +32,8 @@
 //!                                      48  records, back to back
 //! ```
 //!
-//! The *watermark* is the place in the stream up to which everything was on the device when the group was built.
+//! The *watermark* is the place in the stream up to which everything was on the device when the group was built. In a copy segment
+//! it is 0, and so is the next sequence number.
 //!
 //! # Record
 //!
@@ -47,21 +48,24 @@
 //! 24  key                      32
 //! ```
 //!
-//! The body is, each part only where the kind or a flag says so: owner key (32) and epoch (8); the old key of a rotation (32) and how
-//! long what it hides may last (8); what a revocation spares (32); the label; the payload.
+//! The body is, each part only where the kind or a flag says so: owner key (16); the old key of a rotation (32) and how
+//! long what it hides may last (8); the key that a revocation spares (32); the label; the payload.
 //!
 //! | kind | means | number of deadline |
 //! |---|---|---|
 //! | 1 put | newest content of `key` | own, or a later touch's in a copy |
-//! | 2 touch | newest deadlines of `key` | own |
+//! | 2 touch | newest deadlines of `key`, if its content has the touch's sequence number or a later one | own |
 //! | 3 delete | no older record of `key` counts; itself not needed after `expires at` | own |
 //! | 4 rotate | a put of `key` and a delete of the old key at once | as for put |
-//! | 5 revoke | no record of owner `key` of an earlier epoch counts | own |
+//! | 5 revoke | no older content that is owned by the owner `key` counts, but under the key it spares; itself not needed after `expires at` | own |
 //!
-//! Flags: 1 exact lifetime, 2 owned, 4 all owners (revoke), 8 spares one (revoke).
+//! A rotation from a key to the same key gives the session another owner: a put, and a delete of all that is older.
+//! The key of a revocation is the owner's, filled up with zeros, or all zeros for everybody who is owned.
 //!
-//! An instant that is never is 2^48 - 1; an idle period of 0 is none. This version writes no revocation, owner or label;
-//! compaction keeps those it finds.
+//! Flags: 1 exact lifetime (put, rotate, touch), 2 owned (put, rotate), 4 everybody (revoke), 8 spares one (revoke).
+//!
+//! A time of creation is less than 2^32. An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. This version writes no
+//! label; compaction keeps those it finds.
 //!
 //! # Checksums
 //!
@@ -75,8 +79,8 @@
 //! 2. Lengths are believed only in a valid header, and only inside of what holds them; so no allocation exceeds the file.
 //! 3. A group is valid if its header is, and if its records, each valid with its body, fill its length exactly in the number given.
 //! 4. The body of a record is covered by the record's header, which carries its checksum.
-//! 5. Sequence numbers are less than 2^63, and none is 0; instants are at most "never". What a kind of record does not have is zero, but that of a
-//!    tombstone and of a revocation the absolute end is that of `expires at`.
+//! 5. Sequence numbers are less than 2^63, and none is 0; instants are at most "never". What a kind of record does not have is zero; the
+//!    absolute end of a tombstone or a revocation is its `expires at`.
 //! 6. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write; every open writes, so it refuses both.
 //!
 //! # Manifest
@@ -92,10 +96,14 @@
 //! 20  checksum of 0..20         4      next segment              number
 //! 24  body                             next sequence number      number
 //!                                      how many segments         number
-//! each segment:                        length, checksum of it    2 numbers, if it is sealed
-//! id, kind (0 stream, 1 copy), salt, capacity                    4 numbers
-//! sealed: 0 no, 1 yes                                            1 byte
+//!
+//! each segment, by id, ascending:
+//!     id; kind: 0 stream, 1 copy; salt; capacity                 numbers
+//!     sealed: 0 no, 1 yes                                        1 byte
+//!     if it is sealed: length; checksum of so many bytes of it   numbers
 //! ```
+//!
+//! The capacity is what was set aside for the segment when it was made.
 
 mod group;
 mod manifest;
@@ -106,7 +114,9 @@ mod segment;
 
 pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
 pub(crate) use manifest::{Listed, Manifest, Seal};
-pub(crate) use record::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name};
+pub(crate) use record::{
+    Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name,
+};
 pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind};
 
 /// The version of the format that this crate writes, and the newest it reads.

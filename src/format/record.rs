@@ -3,7 +3,7 @@
 use bytes::BufMut;
 
 use crate::clock::Timestamp;
-use crate::id::{SegmentId, Seq, SessionKey};
+use crate::id::{OWNER_BYTES, OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
 use super::{Invalid, Lay, SEQ_END, Seed, Take, checksum};
@@ -17,7 +17,11 @@ pub(crate) const ROTATE_BYTES: u32 = 40;
 /// The longest record: lengths take 24 bits of an index slot.
 pub(crate) const RECORD_BYTES_MAX: u32 = (1 << 24) - 1;
 
-const OWNER_BYTES: usize = 40;
+const SPARED_BYTES: usize = 32;
+
+/// The same as [`OWNER_BYTES`], as lengths of records are counted.
+pub(crate) const OWNER_LEN: u32 = 16;
+const _: () = assert!(OWNER_LEN as usize == OWNER_BYTES);
 
 const FLAG_EXACT: u8 = 1;
 const FLAG_OWNED: u8 = 2;
@@ -35,6 +39,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether its record has a payload, and may have a label and an owner.
+    const fn has_content(self) -> bool {
+        matches!(self, Self::Put | Self::Rotate)
+    }
+
     const fn number(self) -> u8 {
         match self {
             Self::Put => 1,
@@ -115,9 +124,33 @@ impl RecordHeader {
         Self::new(Kind::Delete, key, 0, deadlines, &Body::default())
     }
 
-    /// New deadlines for what there is of `key`.
-    pub(crate) fn touch(key: SessionKey, deadlines: Deadlines) -> Self {
-        Self::new(Kind::Touch, key, 0, deadlines, &Body::default())
+    /// New deadlines for the content of `key` that has this number, and for what replaces it without a deadline of its own: for nothing older.
+    pub(crate) fn touch(key: SessionKey, content: Seq, deadlines: Deadlines) -> Self {
+        Self { seq: content, ..Self::new(Kind::Touch, key, 0, deadlines, &Body::default()) }
+    }
+
+    /// A revocation of one owner's sessions, or of everybody's; no record that it ends lasts beyond `hides_until`.
+    pub(crate) fn revoke(owner: Option<OwnerKey>, hides_until: Timestamp, body: &Body<'_>) -> Self {
+        let deadlines =
+            Deadlines { idle_ms: 0, absolute_at: hides_until, expires_at: hides_until, exact: false };
+        let header = Self::new(Kind::Revoke, revoked_key(owner), 0, deadlines, body);
+        Self { all: owner.is_none(), ..header }
+    }
+
+    /// Whom a revocation revokes: one owner, or everybody.
+    pub(crate) fn revoked(&self) -> Option<OwnerKey> {
+        let front = self.key.as_bytes().first_chunk().copied().unwrap_or_default();
+        (!self.all).then_some(OwnerKey::from_bytes(front))
+    }
+
+    /// Gives a put whose body is a payload alone an owner. The checksums are combined; the payload is not read again.
+    pub(crate) fn own(&mut self, owner: OwnerKey) {
+        let mut body = crc32fast::Hasher::new();
+        body.update(owner.as_bytes());
+        body.combine(&crc32fast::Hasher::new_with_initial_len(self.body_crc, self.body_len.into()));
+        self.body_crc = body.finalize();
+        self.body_len += OWNER_LEN;
+        self.owned = true;
     }
 
     pub(crate) fn encode(&self, seed: Seed, offset: u32) -> [u8; RECORD_HEADER_BYTES as usize] {
@@ -165,8 +198,8 @@ impl RecordHeader {
             expires_at: instant(expires_ms)?,
             exact: flags & FLAG_EXACT != 0,
         };
-        let known = FLAG_EXACT | FLAG_OWNED | FLAG_ALL | FLAG_SPARES;
-        if flags & !known != 0
+        if flags & !flags_of(kind) != 0
+            || (label_len != 0 && !kind.has_content())
             || zero != 0
             || body_len > RECORD_BYTES_MAX - RECORD_HEADER_BYTES
             || deadlines.expires_at > deadlines.absolute_at
@@ -175,6 +208,7 @@ impl RecordHeader {
             || deadline_seq < seq
             || deadline_seq.0 >= SEQ_END
             || !unused_is_unset(kind, created_s, &deadlines)
+            || (kind == Kind::Revoke && !names_whom(flags & FLAG_ALL != 0, &key))
         {
             return Err(Invalid::Field);
         }
@@ -195,11 +229,29 @@ impl RecordHeader {
     }
 }
 
-/// Whose session it is: the owner's key, and the owner's epoch when it was bound.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Owner {
-    pub(crate) key: SessionKey,
-    pub(crate) epoch: u64,
+/// What stands in a revocation's header for a key: the owner's, filled up with zeros.
+fn revoked_key(owner: Option<OwnerKey>) -> SessionKey {
+    let mut key = [0; 32];
+    if let Some(owner) = owner {
+        key[..OWNER_BYTES].copy_from_slice(owner.as_bytes());
+    }
+    SessionKey::from_bytes(key)
+}
+
+/// Whether a revocation's key is one that [`revoked_key`] makes.
+fn names_whom(all: bool, key: &SessionKey) -> bool {
+    let owner = key.as_bytes().first_chunk().copied().map(OwnerKey::from_bytes);
+    *key == revoked_key(owner.filter(|_| !all))
+}
+
+/// The flags that a kind may have.
+const fn flags_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Put | Kind::Rotate => FLAG_EXACT | FLAG_OWNED,
+        Kind::Touch => FLAG_EXACT,
+        Kind::Delete => 0,
+        Kind::Revoke => FLAG_ALL | FLAG_SPARES,
+    }
 }
 
 /// The time that these milliseconds name.
@@ -228,7 +280,7 @@ pub(crate) struct Rotated {
 /// The parts of a record's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Body<'a> {
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<OwnerKey>,
     pub(crate) rotated: Option<Rotated>,
     pub(crate) spared: Option<SessionKey>,
     /// At most 255 bytes; what is longer is cut where the label is taken from the caller.
@@ -245,7 +297,7 @@ impl<'a> Body<'a> {
     pub(crate) fn len(&self) -> u32 {
         let parts = self.owner.map_or(0, |_| OWNER_BYTES)
             + self.rotated.map_or(0, |_| ROTATE_BYTES as usize)
-            + self.spared.map_or(0, |_| 32)
+            + self.spared.map_or(0, |_| SPARED_BYTES)
             + usize::from(self.label_len())
             + self.payload.len();
         u32::try_from(parts).unwrap_or(u32::MAX)
@@ -253,8 +305,7 @@ impl<'a> Body<'a> {
 
     fn parts(&self, mut part: impl FnMut(&[u8])) {
         if let Some(owner) = &self.owner {
-            part(owner.key.as_bytes());
-            part(&owner.epoch.to_le_bytes());
+            part(owner.as_bytes());
         }
         if let Some(rotated) = &self.rotated {
             part(rotated.old_key.as_bytes());
@@ -283,7 +334,7 @@ impl<'a> Body<'a> {
         let key = |take: &mut Take<'a>| take.bytes().map(SessionKey::from_bytes);
         let mut body = Self::default();
         if header.owned {
-            body.owner = Some(Owner { key: key(&mut take)?, epoch: take.u64()? });
+            body.owner = Some(OwnerKey::from_bytes(take.bytes()?));
         }
         if header.kind == Kind::Rotate {
             let old_key = key(&mut take)?;
@@ -294,8 +345,8 @@ impl<'a> Body<'a> {
         }
         body.label = take.slice(header.label_len.into())?;
         body.payload = take.0;
-        let bare = matches!(header.kind, Kind::Touch | Kind::Delete);
-        if bare && header.body_len != 0 { Err(Invalid::Field) } else { Ok(body) }
+        let is_bare = body.payload.is_empty();
+        if header.kind.has_content() || is_bare { Ok(body) } else { Err(Invalid::Field) }
     }
 
     /// Checks and takes apart a whole record as it was read for an address; `offset` is where it stands.

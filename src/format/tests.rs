@@ -3,10 +3,9 @@
 use proptest::prelude::*;
 
 use crate::clock::Timestamp;
-use crate::id::{Position, SegmentId, Seq, SessionKey};
+use crate::id::{OwnerKey, Position, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
-use super::record::Owner;
 use super::*;
 
 fn header() -> SegmentHeader {
@@ -20,7 +19,7 @@ fn deadlines() -> Deadlines {
 
 fn record(payload: &[u8], offset: u32) -> Vec<u8> {
     let body = Body {
-        owner: Some(Owner { key: SessionKey::of(b"owner"), epoch: 5 }),
+        owner: Some(OwnerKey::of(b"owner")),
         rotated: Some(Rotated { old_key: SessionKey::of(b"old"), hides_until: Timestamp::from_millis(12) }),
         spared: None,
         label: b"Firefox",
@@ -60,7 +59,7 @@ fn record_with_every_part_is_read_back() {
     assert_eq!((record.kind, record.seq, record.deadline_seq), (Kind::Rotate, Seq(8), Seq(9)));
     assert_eq!((record.created_s, record.deadlines), (77, deadlines()));
     assert_eq!((body.label, body.payload), (&b"Firefox"[..], &b"payload"[..]));
-    assert_eq!(body.owner.unwrap().epoch, 5);
+    assert_eq!(body.owner, Some(OwnerKey::of(b"owner")));
     assert_eq!(body.rotated.unwrap().old_key, SessionKey::of(b"old"));
 }
 

@@ -10,15 +10,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::id::{Address, SegmentId, Seq, SessionKey};
+use crate::clock::Timestamp;
+use crate::id::{Address, OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
 mod deadlines;
 mod replay;
+mod revocations;
 mod shard;
 mod slab;
 #[cfg(test)]
@@ -26,7 +28,8 @@ mod tests;
 mod usage;
 
 pub(crate) use replay::Replay;
-pub(crate) use shard::Shard;
+pub(crate) use revocations::{Revocation, Revocations};
+pub(crate) use shard::{Page, Shard};
 
 /// What the index knows of one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) address: Address,
     /// That record is a rotation: [`ROTATE_BYTES`](crate::format::ROTATE_BYTES) of it belong to the old key's tombstone.
     pub(crate) rotated: bool,
+    /// It has an owner, whom [`Shard::owner`] names.
+    pub(crate) owned: bool,
     /// The number of the content.
     pub(crate) version: Seq,
     /// The newest.
@@ -45,9 +50,37 @@ pub(crate) struct Entry {
     pub(crate) touched_in: Option<SegmentId>,
 }
 
+/// What a key leads to, found with its shard locked: for an owned session it stays so until this is dropped.
+pub(crate) struct Standing<'a> {
+    /// Whether or not it has ended.
+    pub(crate) found: Option<Entry>,
+    pub(crate) owner: Option<OwnerKey>,
+    is_revoked: bool,
+    /// Held for an owned session, so that a revocation and its number come before or after all that is done now.
+    revocations: Option<RwLockReadGuard<'a, Revocations>>,
+}
+
+impl Standing<'_> {
+    /// The session, if it has neither ended nor been revoked.
+    pub(crate) fn live(&self, now: Timestamp) -> Option<Entry> {
+        self.found.filter(|entry| entry.deadlines.is_live(now) && !self.is_revoked)
+    }
+
+    /// Notes how long a record of this session lasts.
+    pub(crate) fn promise(&self, until: Timestamp) {
+        if let Some(revocations) = &self.revocations {
+            revocations.promise(until);
+        }
+    }
+}
+
 /// The sessions of a store.
 pub(crate) struct Index {
     shards: Vec<Mutex<Shard>>,
+    /// Locked behind a shard, never before one.
+    revocations: RwLock<Revocations>,
+    /// Whether there are any: all that a read asks while there are none.
+    is_revoking: AtomicBool,
     /// How many sessions there are: read at each create, written at each create and end.
     count: Arc<AtomicUsize>,
 }
@@ -60,7 +93,11 @@ impl Index {
     pub(crate) fn new() -> Self {
         let count = Arc::default();
         let shards = (0..Self::SHARDS).map(|_| Mutex::new(Shard::new(Arc::clone(&count)))).collect();
-        Self { shards, count }
+        Self::of(shards, Revocations::default(), count)
+    }
+
+    fn of(shards: Vec<Mutex<Shard>>, revocations: Revocations, count: Arc<AtomicUsize>) -> Self {
+        Self { shards, revocations: RwLock::new(revocations), is_revoking: AtomicBool::new(false), count }
     }
 
     /// Which shard has a key. By its last bytes: the first ones place it within the shard.
@@ -83,6 +120,64 @@ impl Index {
         let (low, high) = (a.min(b), a.max(b));
         let low_guard = self.lock_shard(low);
         TwoShards { low, low_guard, high_guard: (low != high).then(|| self.lock_shard(high)) }
+    }
+
+    /// A session that was not revoked, for who reads it.
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Entry> {
+        let shard = self.lock(key);
+        let entry = shard.get(key)?;
+        let is_revoked = entry.owned
+            && self.is_revoking.load(Ordering::Acquire)
+            && shard.is_revoked(key, &self.revocations.read());
+        (!is_revoked).then_some(entry)
+    }
+
+    /// What a key leads to, for who writes it: `shard` is the key's, and stays locked until the record has its number.
+    pub(crate) fn standing(&self, shard: &Shard, key: &SessionKey) -> Standing<'_> {
+        let found = shard.get(key);
+        let Some(_) = found.filter(|entry| entry.owned) else {
+            return Standing { found, owner: None, is_revoked: false, revocations: None };
+        };
+        let revocations = self.revocations.read();
+        let is_revoked = shard.is_revoked(key, &revocations);
+        Standing { found, owner: shard.owner(key), is_revoked, revocations: Some(revocations) }
+    }
+
+    /// For who gives a session an owner: as [`standing`](Self::standing) is for who keeps it.
+    pub(crate) fn revocations(&self) -> RwLockReadGuard<'_, Revocations> {
+        self.revocations.read()
+    }
+
+    /// For who revokes: nobody writes an owned session until this is dropped.
+    pub(crate) fn revoke(&self) -> Revoking<'_> {
+        Revoking { revocations: self.revocations.write(), is_revoking: &self.is_revoking }
+    }
+
+    /// At most `limit` of a shard's sessions, as [`Shard::page`] walks them, without those that were revoked.
+    pub(crate) fn page(&self, shard: &Shard, left: u32, limit: usize) -> Page {
+        let is_revoking = self.is_revoking.load(Ordering::Acquire);
+        let revocations = is_revoking.then(|| self.revocations.read());
+        shard.page(left, limit, revocations.as_deref())
+    }
+
+    /// The number of the latest revocation that is under way.
+    pub(crate) fn revoked_last(&self) -> Option<Seq> {
+        if self.is_revoking.load(Ordering::Acquire) { self.revocations.read().newest() } else { None }
+    }
+
+    /// Takes revoked sessions out of a shard: looks at no more than `max`, below position `left`; gives how many it took and
+    /// where to go on, 0 for the end.
+    pub(crate) fn sweep_revoked(&self, shard: usize, left: u32, max: u32) -> (usize, u32) {
+        let mut shard = self.lock_shard(shard);
+        let revocations = self.revocations.read();
+        shard.sweep_revoked(left, max, &revocations)
+    }
+
+    /// Revocations up to this number were carried out in every shard.
+    pub(crate) fn revoked(&self, upto: Seq) {
+        let mut revocations = self.revocations.write();
+        revocations.forget(upto);
+        self.is_revoking.store(!revocations.is_empty(), Ordering::Release);
     }
 
     /// How many sessions there are, those that ended and were not yet swept included.
@@ -112,6 +207,20 @@ impl Index {
     pub(crate) fn memory_bytes(&self) -> usize {
         let shards: usize = self.shards.iter().map(|shard| shard.lock().memory_bytes()).sum();
         shards + self.shards.capacity() * size_of::<Mutex<Shard>>()
+    }
+}
+
+/// Held by who revokes.
+pub(crate) struct Revoking<'a> {
+    pub(crate) revocations: RwLockWriteGuard<'a, Revocations>,
+    is_revoking: &'a AtomicBool,
+}
+
+impl Revoking<'_> {
+    /// From now on what it ends is gone.
+    pub(crate) fn add(&mut self, revocation: Revocation) {
+        self.revocations.add(revocation);
+        self.is_revoking.store(true, Ordering::Release);
     }
 }
 

@@ -5,10 +5,13 @@
 //! 1. Of contents, the one with the greatest sequence number counts; of copies of it, the one that carries the newest deadline, then the one in
 //!    the later place.
 //! 2. Of deadlines, carried by contents or touches, the one with the greatest number counts; if content and touch carry the same one, the content's.
-//!    (A touch older than the content has a smaller number than the deadline which that content brought.)
+//!    (A touch older than the content has a smaller number than the deadline which that content brought.) A touch of a content that is
+//!    not there says nothing of an older one, which may be all that is left of the session after a newer one was dropped.
 //! 3. A tombstone ends everything with a smaller number than its own, seen before or after.
 //! 4. A deadline that lost, has not been ended by a tombstone and is later than the one that counts is an outlived version
 //!    (see [`shard`](super::shard)).
+//! 5. A revocation ends the content that counts, if that is owned and older. It is asked at the end, when all are known; what such a
+//!    content stood before is not back, since it was of the same owner or was ended by a tombstone.
 //!
 //! It trusts that the numbers come from one history of the store. It reads no record, and charges no bytes before [`Replay::finish`],
 //! tombstones apart.
@@ -20,12 +23,13 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::revocations::{Revocation, Revocations};
 use super::shard::Outlived;
 use super::slab::{Prefix, Slab, Slot, prefix};
 use super::usage::Usage;
 use super::{Entry, Index, Shard};
 use crate::clock::Timestamp;
-use crate::id::{SegmentId, Seq, SessionKey};
+use crate::id::{OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
 /// An index in the making. Threads may share it; they wait for each other only where their keys meet in a shard. Where there are
@@ -33,22 +37,31 @@ use crate::lifetime::Deadlines;
 /// 130 ns a record grouped, 570 ns at random).
 pub(crate) struct Replay {
     shards: Vec<Mutex<Fold>>,
+    revocations: Mutex<Revocations>,
 }
 
 impl Replay {
     /// Nothing yet; deadlines and tombstones up to `now` have passed.
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { shards: (0..Index::SHARDS).map(|_| Mutex::new(Fold::new(now))).collect() }
+        let shards = (0..Index::SHARDS).map(|_| Mutex::new(Fold::new(now))).collect();
+        Self { shards, revocations: Mutex::default() }
     }
 
     /// Folds in a put, a rotation's new key, or a copy of either; `deadline_seq` is the number of its deadlines.
-    pub(crate) fn content(&self, key: &SessionKey, entry: Entry, deadline_seq: Seq) {
-        self.shards[Index::shard_of(key)].lock().content(key, entry, deadline_seq);
+    pub(crate) fn content(&self, key: &SessionKey, entry: Entry, owner: Option<OwnerKey>, deadline_seq: Seq) {
+        self.shards[Index::shard_of(key)].lock().content(key, entry, owner, deadline_seq);
     }
 
-    /// Folds in a touch or a copy of one.
-    pub(crate) fn touch(&self, key: &SessionKey, seq: Seq, segment: SegmentId, deadlines: Deadlines) {
-        let claim = Claim { seq, touched_in: Some(segment), deadlines };
+    /// Folds in a touch or a copy of one, of the content with the number `of`.
+    pub(crate) fn touch(
+        &self,
+        key: &SessionKey,
+        of: Seq,
+        seq: Seq,
+        segment: SegmentId,
+        deadlines: Deadlines,
+    ) {
+        let claim = Claim { seq, of, touched_in: Some(segment), deadlines };
         self.shards[Index::shard_of(key)].lock().touch(key, claim);
     }
 
@@ -62,20 +75,36 @@ impl Replay {
         bytes: u32,
     ) {
         let mut fold = self.shards[Index::shard_of(key)].lock();
-        if hides_until > fold.now {
-            let now = fold.now;
-            fold.usage.add_tombstone(segment, hides_until, bytes, now);
-        }
+        fold.keep(segment, hides_until, bytes);
         fold.tombstone(key, seq);
+    }
+
+    /// Folds in a revocation, or a copy of one; `key` is what its record is filed under.
+    pub(crate) fn revocation(
+        &self,
+        key: &SessionKey,
+        revocation: Revocation,
+        segment: SegmentId,
+        hides_until: Timestamp,
+        bytes: u32,
+    ) {
+        self.shards[Index::shard_of(key)].lock().keep(segment, hides_until, bytes);
+        self.revocations.lock().add(revocation);
     }
 
     /// The index of the sessions that live at `now`, and of those that ended while an older version on disk lives on: expiry hands
     /// these to the engine for their tombstones.
     pub(crate) fn finish(self, now: Timestamp) -> Index {
         let count = Arc::default();
-        let finish = |fold: Mutex<Fold>| Mutex::new(fold.into_inner().finish(now, Arc::clone(&count)));
+        let (revocations, mut promised) = (self.revocations.into_inner(), Timestamp::default());
+        let finish = |fold: Mutex<Fold>| {
+            let fold = fold.into_inner();
+            promised = promised.max(fold.promised);
+            Mutex::new(fold.finish(now, Arc::clone(&count), &revocations))
+        };
         let shards = self.shards.into_iter().map(finish).collect();
-        Index { shards, count }
+        // Those that were read have been carried out.
+        Index::of(shards, Revocations::promising(promised), count)
     }
 }
 
@@ -83,6 +112,8 @@ impl Replay {
 #[derive(Clone, Copy)]
 struct Claim {
     seq: Seq,
+    /// No content with a smaller number than this is meant.
+    of: Seq,
     /// `None` if the record has the content as well.
     touched_in: Option<SegmentId>,
     deadlines: Deadlines,
@@ -112,9 +143,13 @@ struct Fold {
     usage: Usage,
     /// The newest of each key.
     tombstones: HashMap<Prefix, Seq>,
-    /// The newest touch of each key that has no slot.
+    /// The newest touch of each key whose content is not there.
     touches: HashMap<Prefix, Claim>,
     losers: HashMap<Prefix, Losers>,
+    /// Of the sessions in the slab that are owned.
+    owners: HashMap<Prefix, OwnerKey>,
+    /// No record that is owned lasts longer. A touch does not say whether it is.
+    promised: Timestamp,
 }
 
 impl Fold {
@@ -128,23 +163,32 @@ impl Fold {
             tombstones: HashMap::new(),
             touches: HashMap::new(),
             losers: HashMap::new(),
+            owners: HashMap::new(),
+            promised: Timestamp::default(),
         }
     }
 
-    fn content(&mut self, key: &SessionKey, entry: Entry, deadline_seq: Seq) {
+    /// Counts a record as live that ends others, until what it ends has ended by itself.
+    fn keep(&mut self, segment: SegmentId, hides_until: Timestamp, bytes: u32) {
+        if hides_until > self.now {
+            self.usage.add_tombstone(segment, hides_until, bytes, self.now);
+        }
+    }
+
+    fn content(&mut self, key: &SessionKey, entry: Entry, owner: Option<OwnerKey>, deadline_seq: Seq) {
         let prefix = prefix(key);
+        if owner.is_some() {
+            self.promised = self.promised.max(entry.deadlines.expires_at);
+        }
         if self.is_ended(&prefix, entry.version) {
             return;
         }
         let Some(number) = self.slab.find(&prefix) else {
             let number = self.slab.push(Slot::new(prefix, &entry));
+            self.own(prefix, owner);
             self.carried.push(deadline_seq);
             self.newest.push(deadline_seq);
-            if !self.touches.is_empty()
-                && let Some(touch) = self.touches.remove(&prefix)
-            {
-                self.claim(key, number, touch);
-            }
+            self.meet(key, number);
             return;
         };
         let held = self.slab.slot(number).entry();
@@ -154,19 +198,43 @@ impl Fold {
             *carried = deadline_seq;
             let Entry { deadlines, touched_in, .. } = held;
             self.slab.slot_mut(number).put(&Entry { deadlines, touched_in, ..entry });
+            self.own(prefix, owner);
         }
-        self.claim(key, number, Claim { seq: deadline_seq, touched_in: None, deadlines: entry.deadlines });
+        let Entry { version: of, deadlines, .. } = entry;
+        self.claim(key, number, Claim { seq: deadline_seq, of, touched_in: None, deadlines });
+        self.meet(key, number);
+    }
+
+    /// Weighs the touch that waited for the content of this slot, if one did.
+    fn meet(&mut self, key: &SessionKey, number: u32) {
+        if self.touches.is_empty() {
+            return;
+        }
+        let (prefix, version) = (prefix(key), self.slab.slot(number).version());
+        if self.touches.get(&prefix).is_some_and(|touch| touch.of <= version)
+            && let Some(touch) = self.touches.remove(&prefix)
+        {
+            self.claim(key, number, touch);
+        }
+    }
+
+    fn own(&mut self, prefix: Prefix, owner: Option<OwnerKey>) {
+        match owner {
+            Some(owner) => drop(self.owners.insert(prefix, owner)),
+            None if self.owners.is_empty() => {}
+            None => drop(self.owners.remove(&prefix)),
+        }
     }
 
     fn touch(&mut self, key: &SessionKey, claim: Claim) {
         let prefix = prefix(key);
-        if self.is_ended(&prefix, claim.seq) {
+        self.promised = self.promised.max(claim.deadlines.expires_at);
+        if self.is_ended(&prefix, claim.of) {
             return;
         }
-        if let Some(number) = self.slab.find(&prefix) {
-            self.claim(key, number, claim);
-        } else {
-            self.wait(key, claim);
+        match self.slab.find(&prefix) {
+            Some(number) if self.slab.slot(number).version() >= claim.of => self.claim(key, number, claim),
+            _ => self.wait(key, claim),
         }
     }
 
@@ -174,22 +242,13 @@ impl Fold {
         let prefix = prefix(key);
         let newest = self.tombstones.entry(prefix).or_default();
         *newest = seq.max(*newest);
-        if self.touches.get(&prefix).is_some_and(|touch| touch.seq < seq) {
+        if self.touches.get(&prefix).is_some_and(|touch| touch.of < seq) {
             self.touches.remove(&prefix);
         }
-        let Some(number) = self.slab.find(&prefix) else { return };
-        let entry = self.slab.slot(number).entry();
-        if entry.version < seq {
-            let claim = Claim {
-                seq: self.newest[number as usize],
-                touched_in: entry.touched_in,
-                deadlines: entry.deadlines,
-            };
+        if let Some(number) = self.slab.find(&prefix)
+            && self.slab.slot(number).version() < seq
+        {
             self.remove(number);
-            // A touch may belong to a content that is still to come.
-            if claim.seq > seq {
-                self.wait(key, claim);
-            }
         }
     }
 
@@ -213,7 +272,8 @@ impl Fold {
         let newest = &mut self.newest[number as usize];
         let slot = self.slab.slot_mut(number);
         let entry = slot.entry();
-        let held = Claim { seq: *newest, touched_in: entry.touched_in, deadlines: entry.deadlines };
+        let Entry { version: of, touched_in, deadlines, .. } = entry;
+        let held = Claim { seq: *newest, of, touched_in, deadlines };
         let (winner, loser) = if claim.rank() > held.rank() { (claim, held) } else { (held, claim) };
         *newest = winner.seq;
         slot.put(&Entry { deadlines: winner.deadlines, touched_in: winner.touched_in, ..entry });
@@ -244,16 +304,30 @@ impl Fold {
     }
 
     fn remove(&mut self, number: u32) {
+        let slot = self.slab.slot(number);
+        if slot.is_owned() {
+            self.owners.remove(&slot.prefix);
+        }
         self.slab.swap_remove(number);
         self.carried.swap_remove(number as usize);
         self.newest.swap_remove(number as usize);
     }
 
-    fn finish(mut self, now: Timestamp, count: Arc<std::sync::atomic::AtomicUsize>) -> Shard {
+    fn finish(
+        mut self,
+        now: Timestamp,
+        count: Arc<std::sync::atomic::AtomicUsize>,
+        revocations: &Revocations,
+    ) -> Shard {
         let mut outlived = HashMap::new();
         for number in (0..self.slab.len()).rev() {
             let slot = self.slab.slot(number);
-            let (prefix, expires_at) = (slot.prefix, slot.expires_at());
+            let (prefix, expires_at, version) = (slot.prefix, slot.expires_at(), slot.version());
+            let owner = if slot.is_owned() { self.owners.get(&prefix) } else { None };
+            if owner.is_some_and(|owner| revocations.end(&prefix, *owner, version)) {
+                self.remove(number);
+                continue;
+            }
             let older = if self.losers.is_empty() { None } else { self.outlived(&prefix, expires_at, now) };
             if let Some(older) = older {
                 outlived.insert(prefix, older);
@@ -261,9 +335,9 @@ impl Fold {
                 self.remove(number);
             }
         }
-        let Self { mut slab, mut usage, .. } = self;
+        let Self { mut slab, mut usage, owners, .. } = self;
         usage.release_tombstones(now, usize::MAX);
         slab.shrink();
-        Shard::replayed(slab, usage, outlived, now, count)
+        Shard::replayed(slab, usage, outlived, owners, now, count)
     }
 }

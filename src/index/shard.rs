@@ -5,9 +5,14 @@
 //! how long such a version would live. When the session ends before that, [`Shard::expire`] does not remove it but hands it to the engine, which
 //! writes a tombstone and then removes it.
 //!
+//! **Owned sessions.** All versions of an owned session that are on disk and that no tombstone hides have the same owner, since a session gets an
+//! owner, another one or none by a record that hides all before it. So one revocation ends every version of it, and a session that is
+//! revoked needs no tombstone.
+//!
 //! Invariants:
 //! 1. Every session is charged to its segments exactly once, and is in exactly one deadline bucket.
 //! 2. `outlived` has a key only while its session is here and ends before that.
+//! 3. `owners` has a key exactly while its session is here and owned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +22,11 @@ use hashbrown::HashMap;
 
 use super::Entry;
 use super::deadlines::Buckets;
+use super::revocations::Revocations;
 use super::slab::{Prefix, Slab, Slot, prefix};
 use super::usage::Usage;
 use crate::clock::Timestamp;
-use crate::id::{Address, SegmentId, SessionKey};
+use crate::id::{Address, OwnerKey, SegmentId, SessionKey};
 use crate::lifetime::Deadlines;
 
 /// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
@@ -46,6 +52,16 @@ pub(super) struct Outlived {
     pub(super) until: Timestamp,
 }
 
+/// A part of a walk through the sessions of a shard.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    /// How many sessions were looked at.
+    pub(crate) looked_at: usize,
+    /// Where to go on; 0 is the end.
+    pub(crate) left: u32,
+}
+
 /// A part of the sessions. Aligned so that locking one does not slow its neighbours.
 #[repr(align(64))]
 pub(crate) struct Shard {
@@ -53,6 +69,7 @@ pub(crate) struct Shard {
     buckets: Buckets,
     usage: Usage,
     outlived: HashMap<Prefix, Outlived>,
+    owners: HashMap<Prefix, OwnerKey>,
     /// The latest time that a caller gave.
     now: Timestamp,
     /// Shared by all shards.
@@ -62,7 +79,8 @@ pub(crate) struct Shard {
 impl Shard {
     #[cfg(test)]
     pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
-        Self::replayed(Slab::default(), Usage::default(), HashMap::new(), Timestamp::default(), count)
+        let (outlived, owners) = (HashMap::new(), HashMap::new());
+        Self::replayed(Slab::default(), Usage::default(), outlived, owners, Timestamp::default(), count)
     }
 
     /// A shard of sessions that are in no bucket and charged to no segment yet.
@@ -70,10 +88,11 @@ impl Shard {
         slab: Slab,
         usage: Usage,
         outlived: HashMap<Prefix, Outlived>,
+        owners: HashMap<Prefix, OwnerKey>,
         now: Timestamp,
         count: Arc<AtomicUsize>,
     ) -> Self {
-        let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, now, count };
+        let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, owners, now, count };
         for number in 0..shard.slab.len() {
             shard.usage.charge(&shard.slab.slot(number).entry());
             shard.buckets.arm(&mut shard.slab, number, now);
@@ -87,10 +106,33 @@ impl Shard {
         self.slab.find(&prefix(key)).map(|number| self.slab.slot(number).entry())
     }
 
-    /// Puts a session in the place of what was known of it, if anything.
-    pub(crate) fn set(&mut self, key: &SessionKey, entry: Entry, now: Timestamp) {
+    /// Whose a session is.
+    pub(crate) fn owner(&self, key: &SessionKey) -> Option<OwnerKey> {
+        if self.owners.is_empty() { None } else { self.owners.get(&prefix(key)).copied() }
+    }
+
+    /// Whether a session is here that was revoked.
+    pub(crate) fn is_revoked(&self, key: &SessionKey, revocations: &Revocations) -> bool {
+        self.slab
+            .find(&prefix(key))
+            .is_some_and(|number| self.is_slot_revoked(self.slab.slot(number), revocations))
+    }
+
+    fn is_slot_revoked(&self, slot: &Slot, revocations: &Revocations) -> bool {
+        let owner = if slot.is_owned() { self.owners.get(&slot.prefix) } else { None };
+        owner.is_some_and(|owner| revocations.end(&slot.prefix, *owner, slot.version()))
+    }
+
+    /// Puts a session in the place of what was known of it, if anything. Of an owner there is one exactly if the entry says so.
+    pub(crate) fn set(&mut self, key: &SessionKey, entry: Entry, owner: Option<OwnerKey>, now: Timestamp) {
+        debug_assert_eq!(entry.owned, owner.is_some());
         self.now = self.now.max(now);
         let prefix = prefix(key);
+        match owner {
+            Some(owner) => drop(self.owners.insert(prefix, owner)),
+            None if self.owners.is_empty() => {}
+            None => drop(self.owners.remove(&prefix)),
+        }
         self.usage.charge(&entry);
         let Some(number) = self.slab.find(&prefix) else {
             let number = self.slab.push(Slot::new(prefix, &entry));
@@ -129,6 +171,20 @@ impl Shard {
     /// Counts a tombstone, or the tombstone half of a rotation, as live until what it hides has ended.
     pub(crate) fn add_tombstone(&mut self, segment: SegmentId, hides_until: Timestamp, bytes: u32) {
         self.usage.add_tombstone(segment, hides_until, bytes, self.now);
+    }
+
+    /// Gives a session other deadlines, whose record lies in `touched_in`. It must be there.
+    pub(crate) fn touch(
+        &mut self,
+        key: &SessionKey,
+        deadlines: Deadlines,
+        touched_in: SegmentId,
+        now: Timestamp,
+    ) {
+        if let Some(entry) = self.get(key) {
+            let owner = if entry.owned { self.owner(key) } else { None };
+            self.set(key, Entry { deadlines, touched_in: Some(touched_in), ..entry }, owner, now);
+        }
     }
 
     /// Lets a session's content lie where compaction copied it, with the deadlines that the copy carries; not if it has been written anew
@@ -188,9 +244,8 @@ impl Shard {
         let tombstones_done = self.usage.release_tombstones(now, max);
         done.more = !tombstones_done || self.buckets.due(now).is_some();
         self.slab.shrink();
-        if self.outlived.capacity() > 64 && self.outlived.len() < self.outlived.capacity() / 4 {
-            self.outlived.shrink_to_fit();
-        }
+        give_back(&mut self.outlived);
+        give_back(&mut self.owners);
         done
     }
 
@@ -198,10 +253,32 @@ impl Shard {
     ///
     /// It walks downwards because the place of a session that ends is taken by the last one: a session moves only down, so one that is
     /// there throughout is met at least once.
-    pub(crate) fn page(&self, left: u32, limit: usize) -> (Vec<Entry>, u32) {
+    pub(super) fn page(&self, left: u32, limit: usize, revocations: Option<&Revocations>) -> Page {
+        let (left, after) = self.walk(left, u32::try_from(limit).unwrap_or(u32::MAX));
+        let slots = (after..left).rev().map(|number| self.slab.slot(number));
+        let standing = slots.filter(|slot| !revocations.is_some_and(|r| self.is_slot_revoked(slot, r)));
+        Page { entries: standing.map(Slot::entry).collect(), looked_at: (left - after) as usize, left: after }
+    }
+
+    /// Removes the revoked among at most `max` sessions below position `left`; gives how many, and the position to go on from. It walks as
+    /// [`page`](Self::page) does: what takes the place of a session that goes was looked at before.
+    pub(super) fn sweep_revoked(&mut self, left: u32, max: u32, revocations: &Revocations) -> (usize, u32) {
+        let (left, after) = self.walk(left, max);
+        let mut removed = 0;
+        for number in (after..left).rev() {
+            if self.is_slot_revoked(self.slab.slot(number), revocations) {
+                self.remove_slot(number);
+                removed += 1;
+            }
+        }
+        self.slab.shrink();
+        (removed, after)
+    }
+
+    /// The positions of a part of a walk, from and to.
+    fn walk(&self, left: u32, max: u32) -> (u32, u32) {
         let left = left.min(self.slab.len());
-        let after = left.saturating_sub(u32::try_from(limit).unwrap_or(u32::MAX));
-        ((after..left).rev().map(|number| self.slab.slot(number).entry()).collect(), after)
+        (left, left.saturating_sub(max))
     }
 
     pub(super) fn usage(&self) -> &Usage {
@@ -218,6 +295,7 @@ impl Shard {
             + self.buckets.memory_bytes()
             + self.usage.memory_bytes()
             + self.outlived.allocation_size()
+            + self.owners.allocation_size()
     }
 
     fn note_outlived(&mut self, key: &SessionKey, prefix: Prefix, was: Timestamp, is: Timestamp) {
@@ -252,6 +330,9 @@ impl Shard {
         if !self.outlived.is_empty() {
             self.outlived.remove(&slot.prefix);
         }
+        if slot.is_owned() {
+            self.owners.remove(&slot.prefix);
+        }
         self.count.fetch_sub(1, Ordering::Relaxed);
         entry
     }
@@ -264,5 +345,12 @@ impl Shard {
     #[cfg(test)]
     pub(super) fn outlived_count(&self) -> usize {
         self.outlived.len()
+    }
+}
+
+/// Gives memory back after most of a table has gone.
+fn give_back<T>(table: &mut HashMap<Prefix, T>) {
+    if table.capacity() > 64 && table.len() < table.capacity() / 4 {
+        table.shrink_to_fit();
     }
 }

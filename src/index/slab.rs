@@ -36,6 +36,7 @@ const LEN_BITS: u32 = 24;
 const LEN_MASK: u32 = (1 << LEN_BITS) - 1;
 const EXACT: u32 = 1 << LEN_BITS;
 const ROTATED: u32 = 2 << LEN_BITS;
+const OWNED: u32 = 4 << LEN_BITS;
 
 /// Marks an idle period in seconds; without it, milliseconds.
 const IDLE_IN_SECONDS: u32 = 1 << 31;
@@ -101,11 +102,12 @@ impl Slot {
 
     /// Replaces everything but the name and the place in a list.
     pub(super) fn put(&mut self, entry: &Entry) {
-        let Entry { address, rotated, version, deadlines, created_s, touched_in } = entry;
+        let Entry { address, rotated, owned, version, deadlines, created_s, touched_in } = entry;
         debug_assert!(address.len <= LEN_MASK, "a record of {} bytes does not fit a slot", address.len);
         self.segment = address.segment.0;
         self.offset = address.offset;
-        let flags = if *rotated { ROTATED } else { 0 } | if deadlines.exact { EXACT } else { 0 };
+        let flag = |on, flag| if on { flag } else { 0 };
+        let flags = flag(*rotated, ROTATED) | flag(*owned, OWNED) | flag(deadlines.exact, EXACT);
         self.len_and_flags = (address.len & LEN_MASK) | flags;
         self.version = version.0.to_le_bytes();
         self.expires_at = pack(deadlines.expires_at);
@@ -123,6 +125,7 @@ impl Slot {
                 len: self.len_and_flags & LEN_MASK,
             },
             rotated: self.len_and_flags & ROTATED != 0,
+            owned: self.is_owned(),
             version: Seq(u64::from_le_bytes(self.version)),
             deadlines: Deadlines {
                 idle_ms: unpack_idle(self.idle),
@@ -137,6 +140,14 @@ impl Slot {
 
     pub(super) fn expires_at(&self) -> Timestamp {
         unpack(self.expires_at)
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.len_and_flags & OWNED != 0
+    }
+
+    pub(super) fn version(&self) -> Seq {
+        Seq(u64::from_le_bytes(self.version))
     }
 
     /// Whether these are the deadlines it holds. Compared as packed, so that an idle period too long to be kept exactly is no difference.
@@ -292,6 +303,7 @@ mod tests {
         Entry {
             address: Address { segment: SegmentId(u32::MAX), offset: 7, len: LEN_MASK },
             rotated: true,
+            owned: false,
             version: Seq(u64::MAX - 1),
             deadlines: Deadlines::start(Timestamp::from_millis(1_700_000_000_123), lifetime).unwrap(),
             created_s: 5,
@@ -311,7 +323,7 @@ mod tests {
             Lifetime::absolute(ms(1_234_567)),
         ] {
             for (rotated, touched_in) in [(true, None), (false, Some(SegmentId(9)))] {
-                let entry = Entry { rotated, touched_in, ..entry(&lifetime) };
+                let entry = Entry { rotated, owned: !rotated, touched_in, ..entry(&lifetime) };
                 let slot = Slot::new(prefix(&key(1)), &entry);
                 assert_eq!(slot.entry(), entry);
                 assert!(slot.holds(&entry.deadlines));

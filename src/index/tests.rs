@@ -36,6 +36,7 @@ fn entry(segment: u32, offset: u32, version: u64, expires_at: Timestamp) -> Entr
     Entry {
         address: Address { segment: SegmentId(segment), offset, len: 400 },
         rotated: false,
+        owned: false,
         version: Seq(version),
         deadlines: deadlines(expires_at),
         created_s: 7,
@@ -68,8 +69,8 @@ fn charges<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeMap<Segment
 fn check(shard: &Shard) {
     let (slab, buckets) = shard.parts();
     buckets.check(slab);
-    let (entries, left) = shard.page(u32::MAX, usize::MAX);
-    assert_eq!((entries.len(), left), (slab.len() as usize, 0));
+    let Page { entries, looked_at, left } = shard.page(u32::MAX, usize::MAX, None);
+    assert_eq!((entries.len(), looked_at, left), (slab.len() as usize, entries.len(), 0));
     let mut expected = charges(&entries);
     for (segment, bytes) in shard.usage().tombstones() {
         *expected.entry(segment).or_default() += bytes;
@@ -121,7 +122,7 @@ impl Model {
                 let segment = u32::try_from(self.seq / 16).unwrap() + 1;
                 let touched_in = touched.then_some(SegmentId(segment + 1));
                 let entry = Entry { rotated, touched_in, ..entry(segment, 64, self.seq, expires_at) };
-                shard.set(&key(number), entry, now);
+                shard.set(&key(number), entry, None, now);
                 let older = self.sessions.get(&number).map_or(Timestamp::default(), |(_, until)| *until);
                 let until = if older > now { expires_at.max(older) } else { expires_at };
                 self.sessions.insert(number, (entry, until));
@@ -207,7 +208,7 @@ proptest! {
     ) {
         let mut shard = shard();
         for number in 0..200 {
-            shard.set(&key(number), entry(1, 0, number, at(1_000)), at(0));
+            shard.set(&key(number), entry(1, 0, number, at(1_000)), None, at(0));
         }
         let (mut met, mut left) = (std::collections::BTreeSet::new(), u32::MAX);
         let mut turns = ended.iter();
@@ -216,12 +217,12 @@ proptest! {
                 shard.remove(&key(*number));
                 *limit
             });
-            let (page, after) = shard.page(left, limit);
+            let Page { entries: page, left: after, .. } = shard.page(left, limit, None);
             prop_assert!(page.len() <= limit && after < left);
             met.extend(page.iter().map(|entry| entry.version.0));
             left = after;
         }
-        let (living, _) = shard.page(u32::MAX, usize::MAX);
+        let living = shard.page(u32::MAX, usize::MAX, None).entries;
         prop_assert!(living.iter().all(|entry| met.contains(&entry.version.0)));
     }
 }
@@ -229,8 +230,8 @@ proptest! {
 #[test]
 fn touched_session_is_not_ended_at_its_old_deadline() {
     let mut shard = shard();
-    shard.set(&key(1), entry(1, 0, 1, at(1_000)), at(0));
-    shard.set(&key(1), entry(1, 0, 1, at(100_000)), at(500));
+    shard.set(&key(1), entry(1, 0, 1, at(1_000)), None, at(0));
+    shard.set(&key(1), entry(1, 0, 1, at(100_000)), None, at(500));
     assert_eq!(shard.expire(at(99_999), 10).removed, 0);
     assert_eq!(shard.get(&key(1)).unwrap().deadlines.expires_at, at(100_000));
     assert_eq!(shard.expire(at(100_000 + LATE_MS), 10).removed, 1);
@@ -240,8 +241,8 @@ fn touched_session_is_not_ended_at_its_old_deadline() {
 #[test]
 fn session_outlived_by_an_older_version_is_handed_out_until_it_is_removed() {
     let mut shard = shard();
-    shard.set(&key(1), entry(1, 0, 1, at(100_000)), at(0));
-    shard.set(&key(1), entry(2, 0, 2, at(1_000)), at(500));
+    shard.set(&key(1), entry(1, 0, 1, at(100_000)), None, at(0));
+    shard.set(&key(1), entry(2, 0, 2, at(1_000)), None, at(500));
     assert_eq!(shard.hides_until(&key(1)), at(100_000));
     for now in [1_200, 3_000] {
         let expired = shard.expire(at(now), 10);
@@ -261,10 +262,10 @@ fn session_outlived_by_an_older_version_is_handed_out_until_it_is_removed() {
 #[test]
 fn session_put_off_for_its_tombstone_and_written_anew_ends_at_its_new_deadline() {
     let mut shard = shard();
-    shard.set(&key(1), entry(1, 0, 1, at(1_400)), at(0));
-    shard.set(&key(1), entry(2, 0, 2, at(1_000)), at(500));
+    shard.set(&key(1), entry(1, 0, 1, at(1_400)), None, at(0));
+    shard.set(&key(1), entry(2, 0, 2, at(1_000)), None, at(500));
     assert_eq!(shard.expire(at(1_200), 10).outlived.len(), 1);
-    shard.set(&key(1), entry(3, 0, 3, at(1_500)), at(1_210));
+    shard.set(&key(1), entry(3, 0, 3, at(1_500)), None, at(1_210));
     assert_eq!(shard.expire(at(1_499), 10).removed, 0);
     assert_eq!(shard.expire(at(1_500 + LATE_MS), 10).removed, 1);
 }
@@ -272,11 +273,11 @@ fn session_put_off_for_its_tombstone_and_written_anew_ends_at_its_new_deadline()
 #[test]
 fn session_without_an_end_is_in_no_bucket_until_it_is_given_one() {
     let mut shard = shard();
-    shard.set(&key(1), entry(1, 0, 1, Timestamp::MAX), at(0));
-    shard.set(&key(2), entry(1, 0, 2, at(5)), at(0));
+    shard.set(&key(1), entry(1, 0, 1, Timestamp::MAX), None, at(0));
+    shard.set(&key(2), entry(1, 0, 2, at(5)), None, at(0));
     assert_eq!(shard.expire(at(1 << 40), 10).removed, 1);
     check(&shard);
-    shard.set(&key(1), entry(1, 0, 3, later(at(1 << 40), 900)), at(1 << 40));
+    shard.set(&key(1), entry(1, 0, 3, later(at(1 << 40), 900)), None, at(1 << 40));
     assert_eq!(shard.outlived_count(), 1);
     shard.remove(&key(1));
     check(&shard);
@@ -286,7 +287,7 @@ fn session_without_an_end_is_in_no_bucket_until_it_is_given_one() {
 fn older_version_is_forgotten_once_a_newer_one_lives_as_long() {
     let mut shard = shard();
     for (version, expires_ms, outlived) in [(1, 9_000, 0), (2, 1_000, 1), (3, 8_000, 1), (4, 9_000, 0)] {
-        shard.set(&key(1), entry(1, 0, version, at(expires_ms)), at(0));
+        shard.set(&key(1), entry(1, 0, version, at(expires_ms)), None, at(0));
         assert_eq!((shard.outlived_count(), shard.hides_until(&key(1))), (outlived, at(9_000)));
     }
     assert_eq!(shard.expire(at(9_200), 10).removed, 1);
@@ -298,8 +299,8 @@ fn two_shards_are_told_apart_and_may_be_one() {
     let other = (1..1_000).map(key).find(|k| Index::shard_of(k) != Index::shard_of(&key(0))).unwrap();
     for (a, b) in [(key(0), other), (other, key(0)), (key(0), key(0))] {
         let mut two = index.lock_two(&a, &b);
-        two.of(&a).set(&a, entry(1, 0, 1, at(9)), at(0));
-        two.of(&b).set(&b, entry(2, 0, 2, at(9)), at(0));
+        two.of(&a).set(&a, entry(1, 0, 1, at(9)), None, at(0));
+        two.of(&b).set(&b, entry(2, 0, 2, at(9)), None, at(0));
         assert_eq!(two.of(&b).get(&b).unwrap().version, Seq(2));
         drop(two);
         assert_eq!(index.lock(&b).get(&b).unwrap().version, Seq(2));
@@ -312,7 +313,7 @@ fn index_sums_over_its_shards() {
     let index = Index::new();
     for number in 0..1_000 {
         let segment = u32::try_from(number % 2).unwrap() + 1;
-        index.lock(&key(number)).set(&key(number), entry(segment, 0, number, at(9_000)), at(0));
+        index.lock(&key(number)).set(&key(number), entry(segment, 0, number, at(9_000)), None, at(0));
     }
     let expected = HashMap::from([(SegmentId(1), 200_000), (SegmentId(2), 200_000)]);
     assert_eq!((index.live_bytes(), index.len()), (expected, 1_000));

@@ -192,7 +192,11 @@ impl Staging {
             self.turn()?;
         }
         let seq = self.next_seq;
-        (header.seq, header.deadline_seq) = (seq, seq);
+        header.deadline_seq = seq;
+        // A touch is numbered by the content that it touches.
+        if header.kind != Kind::Touch {
+            header.seq = seq;
+        }
         let address = Address { segment: self.open.segment.id(), offset: self.open.end(), len: header.len() };
         let group = &mut self.open;
         group.bytes.extend_from_slice(&header.encode(group.segment.seed(), address.offset));

@@ -24,9 +24,14 @@ const GATHER: Duration = Duration::from_millis(10);
 pub(crate) struct Room<'a>(Option<tokio::sync::SemaphorePermit<'a>>);
 
 impl Room<'_> {
-    fn use_up(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.forget();
+    /// Of the room, `bytes` are taken until they are written; the rest is given back.
+    fn use_up(&mut self, bytes: u32) {
+        if let Some(mut permit) = self.0.take() {
+            let used = permit.split(bytes as usize);
+            debug_assert!(used.is_some(), "{bytes} bytes were staged without room for them");
+            if let Some(used) = used {
+                used.forget();
+            }
         }
     }
 }
@@ -115,7 +120,7 @@ impl Log {
         let mut staging = self.staging.lock();
         let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
         let staged = staging.push(header, body, durability)?;
-        room.use_up();
+        room.use_up(header.len());
         let wake = was_empty || (!was_urgent && staging.is_urgent());
         let turned = staging.left.len() > left;
         drop(staging);
@@ -329,6 +334,11 @@ impl Log {
     /// There cannot be a spare now: who needs one is refused until there is.
     pub(crate) fn no_spare(&self, why: std::io::Error) {
         self.staging.lock().no_spare = Some(Arc::new(why));
+        self.space.notify_waiters();
+    }
+
+    /// Lets those try again who were told to wait.
+    pub(crate) fn wake_refused(&self) {
         self.space.notify_waiters();
     }
 

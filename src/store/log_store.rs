@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When};
+use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::engine::{Engine, Recovery, Threads, open};
 use crate::error::OpenError;
-use crate::id::{SessionId, SessionKey, Version};
+use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::options::{Durability, Options};
 use crate::sync::{Pending, Signal, spawn};
@@ -270,6 +270,14 @@ impl SessionStore for LogStore {
 
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {
         Pending::new(self.engine().rotate(key, self.delete_durability))
+    }
+
+    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
+        Pending::new(self.engine().bind(key, owner, self.durability))
+    }
+
+    fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()> {
+        Pending::new(self.engine().revoke(whose, except, self.delete_durability))
     }
 
     fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Answer<'_, KeyPage> {

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{StoreClock, Timestamp};
-use crate::contract::{Access, Cursor, KeyPage, Place, Stats, Stored, When};
+use crate::contract::{Access, Cursor, KeyPage, Place, Stats, Stored, When, Whose};
 use crate::error::{Error, OpenError};
-use crate::id::{Seq, SessionId, SessionKey, Version};
+use crate::id::{OwnerKey, Seq, SessionId, SessionKey, Version};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::options::Options;
 use crate::sync::Pending;
@@ -64,6 +64,7 @@ struct State {
     newest: Seq,
     closed: bool,
     expired: u64,
+    revoked: u64,
     touches: u64,
     touches_logged: u64,
 }
@@ -74,6 +75,7 @@ struct Session {
     version: Version,
     created_at: Timestamp,
     deadlines: Deadlines,
+    owner: Option<OwnerKey>,
 }
 
 impl MemoryStore {
@@ -137,6 +139,7 @@ impl MemoryStore {
         }
         let (mut state, now) = self.enter()?;
         let there = state.live(&key, now).map(|s| (s.version, s.created_at, s.deadlines));
+        let owner = state.live(&key, now).and_then(|s| s.owner);
         let (created_at, deadlines) = match (when, there) {
             (When::Present | When::Version(_), None) => return Ok(None),
             (When::Version(given), Some((current, ..))) if given != current => {
@@ -167,7 +170,7 @@ impl MemoryStore {
         let version = state.next_version();
         // In whole seconds, as a log store keeps it.
         let created_at = Timestamp::from_millis(created_at.as_millis() / 1_000 * 1_000);
-        state.place(key, Session { payload, version, created_at, deadlines });
+        state.place(key, Session { payload, version, created_at, deadlines, owner });
         Ok(Some(version))
     }
 
@@ -197,6 +200,31 @@ impl MemoryStore {
         let version = state.next_version();
         state.place(id.key(), Session { version, ..session });
         Ok(Some(id))
+    }
+
+    fn bind_now(&self, key: SessionKey, owner: Option<OwnerKey>) -> Result<bool, Error> {
+        let (mut state, now) = self.enter()?;
+        let Some(session) = state.live(&key, now).cloned() else { return Ok(false) };
+        let version = state.next_version();
+        state.place(key, Session { version, owner, ..session });
+        Ok(true)
+    }
+
+    fn revoke_now(&self, whose: Whose, except: Option<SessionKey>) -> Result<(), Error> {
+        let (mut state, _) = self.enter()?;
+        let state = &mut *state;
+        let before = state.sessions.len();
+        state.sessions.retain(|key, session| {
+            let ends = except != Some(*key)
+                && session.owner.is_some()
+                && whose.owner().is_none_or(|owner| session.owner == Some(owner));
+            if ends {
+                state.deadlines.remove(&(session.deadlines.expires_at, *key));
+            }
+            !ends
+        });
+        state.revoked += (before - state.sessions.len()) as u64;
+        Ok(())
     }
 
     fn keys_now(&self, cursor: Option<Cursor>, limit: usize) -> Result<KeyPage, Error> {
@@ -288,7 +316,7 @@ impl Session {
             expires_at: self.deadlines.expires_at,
             absolute_at: (absolute_at != Timestamp::MAX).then_some(absolute_at),
             idle: self.deadlines.idle(),
-            owner: None,
+            owner: self.owner,
         }
     }
 }
@@ -318,6 +346,14 @@ impl SessionStore for MemoryStore {
         Pending::ready(self.rotate_now(key))
     }
 
+    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
+        Pending::ready(self.bind_now(key, owner))
+    }
+
+    fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()> {
+        Pending::ready(self.revoke_now(whose, except))
+    }
+
     fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Answer<'_, KeyPage> {
         Pending::ready(self.keys_now(cursor, limit))
     }
@@ -333,6 +369,7 @@ impl SessionStore for MemoryStore {
         Stats {
             sessions: count(state.sessions.len() - due),
             expired: state.expired + count(due),
+            revoked: state.revoked,
             touches: state.touches,
             touches_logged: state.touches_logged,
             ..Stats::default()

@@ -7,9 +7,9 @@ mod memory;
 
 use bytes::Bytes;
 
-use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When};
+use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 use crate::error::Error;
-use crate::id::{SessionId, SessionKey, Version};
+use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::sync::Pending;
 
@@ -140,6 +140,48 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Ok(()) }
     /// ```
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
+
+    /// Says whose the session is, or with `None` that it is nobody's: do this when somebody signs in. Says whether it was live. Payload, lifetime
+    /// and key stay; the version changes. [`put`](Self::put), [`rotate`](Self::rotate) and [`upsert`](Self::upsert) of a live session keep the owner.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read and of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// let owner = OwnerKey::of(b"user/42");
+    /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// assert!(store.bind(id.key(), Some(owner)).await?);
+    /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().owner, Some(owner));
+    /// # Ok(()) }
+    /// ```
+    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool>;
+
+    /// Signs somebody, or everybody, out: ends every session that was bound before this call's record, but for the one under `except`. One small
+    /// record, however many sessions: after a crash all of them are gone, or none. A request in flight that saves later revives nobody.
+    ///
+    /// # Errors
+    ///
+    /// Those of a write. A full disk does not stop it.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore, Whose};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// # let lifetime = Lifetime::idle(std::time::Duration::from_secs(60));
+    /// let owner = OwnerKey::of(b"user/42");
+    /// let (here, elsewhere) = (store.create("x".into(), lifetime).await?, store.create("y".into(), lifetime).await?);
+    /// store.bind(here.key(), Some(owner)).await?;
+    /// store.bind(elsewhere.key(), Some(owner)).await?;
+    /// store.revoke(Whose::Owner(owner), Some(here.key())).await?; // everywhere but here
+    /// assert!(store.get(here.key(), Access::Peek).await?.is_some());
+    /// assert!(store.get(elsewhere.key(), Access::Peek).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()>;
 
     /// Keys of live sessions, at most `limit` (1 to 1,000; more is taken as that) from where `cursor` says, `None` for the start. A session
     /// that lives through the whole walk is met; one may be met twice if others end meanwhile.

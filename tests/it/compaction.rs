@@ -9,7 +9,7 @@ use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{Durability, Lifetime, SessionKey, SessionStore, When};
 
 use crate::support::history::{Op, Step, history};
-use crate::support::life::{Life, SEGMENT_BYTES};
+use crate::support::life::{Life, SEGMENT_BYTES, drive};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds};
 
@@ -79,6 +79,23 @@ fn room_that_records_did_not_fit_into_is_given_back_while_the_store_runs() {
     let (used, stats) = (life.disk.used_bytes(), life.store().stats());
     let allowed = stats.log_bytes + 2 * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
     assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}");
+}
+
+/// The half of a rotation that hides the old key takes more room as a tombstone of its own.
+#[test]
+fn tombstones_of_many_rotated_sessions_are_copied_into_few_segments() {
+    let life = Life::open(SimDisk::new(1));
+    let store = life.store().at(Durability::Buffered);
+    let keys = (0..100_u32).map(|n| SessionKey::of(&n.to_le_bytes())).collect::<Vec<_>>();
+    for key in &keys {
+        let created = store.create_as(*key, vec![1; 200].into(), Lifetime::idle(HOUR));
+        drive(&store, created).unwrap().unwrap();
+        let id = drive(&store, store.rotate(*key)).unwrap().unwrap().unwrap();
+        assert!(drive(&store, store.delete(id.key())).unwrap().unwrap());
+    }
+    settle(&life);
+    let creates = life.disk.calls_of(Call::Create);
+    assert!(creates < 30, "{creates} files were made");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::probe::{Form, mend, places};
 use cloakroom::{
-    Clock, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey, SessionStore, Timestamp,
+    Clock, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey, SessionKey, SessionStore,
+    Timestamp, Whose,
 };
 
 use crate::moments::run;
@@ -26,6 +27,7 @@ const PUT: u8 = 1;
 const TOUCH: u8 = 2;
 const DELETE: u8 = 3;
 const ROTATE: u8 = 4;
+const REVOKE: u8 = 5;
 
 fn options() -> Options {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
@@ -50,6 +52,9 @@ fn closed() -> SimDisk {
     assert!(run(&store, store.set_lifetime(SessionKey::of(&[0]), Lifetime::idle(day))).unwrap().unwrap());
     assert!(run(&store, store.delete(SessionKey::of(&[1]))).unwrap().unwrap());
     assert!(run(&store, store.rotate(SessionKey::of(&[2]))).unwrap().unwrap().is_some());
+    // What a revocation hides is as long as anybody who is owned may last.
+    assert!(run(&store, store.bind(SessionKey::of(&[0]), Some(OwnerKey::of(b"ann")))).unwrap().unwrap());
+    run(&store, store.revoke(Whose::Owner(OwnerKey::of(b"nobody")), None)).unwrap().unwrap();
     run(&store, store.close()).unwrap().unwrap();
     disk
 }
@@ -151,7 +156,7 @@ fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
 fn record_with_a_number_that_no_store_writes_is_refused() {
     let most = u64::MAX.to_le_bytes();
     let never = (Timestamp::MAX.as_millis() + 1).to_le_bytes();
-    for kind in [PUT, TOUCH, DELETE, ROTATE] {
+    for kind in [PUT, TOUCH, DELETE, ROTATE, REVOKE] {
         assert_eq!(with_record(kind, 1, &[]), None, "a record of kind {kind} is read as it is");
         assert!(with_record(kind, 16, &most).is_some(), "kind {kind}: the number of its deadline");
         assert!(
@@ -170,13 +175,19 @@ fn record_with_a_number_that_no_store_writes_is_refused() {
 
 #[test]
 fn part_that_a_kind_of_record_does_not_have_is_zero() {
-    for kind in [TOUCH, DELETE] {
+    for kind in [TOUCH, DELETE, REVOKE] {
         assert!(with_record(kind, 56, &[1]).is_some(), "kind {kind}: a time of creation");
         assert!(with_record(kind, 2, &[1]).is_some(), "kind {kind}: a label");
-        for flag in [2, 8] {
+    }
+    for (kind, flags) in [(PUT, [4, 8, 16]), (TOUCH, [2, 4, 8]), (DELETE, [1, 2, 4]), (REVOKE, [1, 2, 8])] {
+        for flag in flags {
             assert!(with_record(kind, 1, &[flag]).is_some(), "kind {kind}: flag {flag}");
         }
     }
-    assert!(with_record(DELETE, 80, &[1]).is_some(), "a tombstone's idle period");
-    assert!(with_record(DELETE, 72, &[0; 8]).is_some(), "a tombstone that ends before what it hides");
+    for kind in [DELETE, REVOKE] {
+        assert!(with_record(kind, 80, &[1]).is_some(), "kind {kind}: an idle period");
+        assert!(with_record(kind, 72, &[0; 8]).is_some(), "kind {kind}: it ends before what it hides");
+    }
+    assert!(with_record(REVOKE, 24 + 16, &[1]).is_some(), "an owner of more than 16 bytes");
+    assert!(with_record(REVOKE, 1, &[4]).is_some(), "everybody, and an owner");
 }

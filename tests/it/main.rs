@@ -23,6 +23,8 @@ mod forged;
 mod format_compat;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// Whose sessions they are, and ending all of somebody's.
+mod owners;
 /// What opening does with folders that are half made, torn, damaged or foreign.
 mod recovery;
 /// Bugs that other stores had and that this design invites.

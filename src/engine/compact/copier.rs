@@ -34,8 +34,8 @@ pub(super) struct Survivor<'a> {
 pub(super) enum What {
     Content,
     Touch,
+    /// A tombstone or a revocation.
     Tombstone,
-    Other,
 }
 
 /// Where a survivor went.
@@ -57,8 +57,8 @@ pub(super) enum Pace {
 /// The copies of one run.
 pub(super) struct Copier<'a> {
     engine: &'a Engine,
-    /// What is still to come, which may all be of one class.
-    bytes: u64,
+    /// What is still to come, about, which may all be of one class.
+    expected_bytes: u64,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
     /// Every segment that was begun, for who cleans up.
     made: &'a mut Vec<SegmentId>,
@@ -68,10 +68,14 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    /// For records of `bytes` bytes in all, about.
-    pub(super) fn new(engine: &'a Engine, bytes: u64, made: &'a mut Vec<SegmentId>) -> Self {
+    pub(super) fn new(engine: &'a Engine, made: &'a mut Vec<SegmentId>) -> Self {
         let (full, moved) = (Vec::new(), Vec::new());
-        Self { engine, bytes, classes: Default::default(), made, full, moved, unsynced: 0 }
+        Self { engine, expected_bytes: 0, classes: Default::default(), made, full, moved, unsynced: 0 }
+    }
+
+    /// Says how many bytes of records are still to come: a segment is begun with room for them.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.expected_bytes = bytes;
     }
 
     pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
@@ -87,7 +91,7 @@ impl<'a> Copier<'a> {
             None => self.begin()?,
         };
         let (to, written) = writer.push(&header, &body)?;
-        self.bytes = self.bytes.saturating_sub(header.len().into());
+        self.expected_bytes = self.expected_bytes.saturating_sub(header.len().into());
         self.moved.push(Moved { header, from, to, what });
         self.unsynced += written as u64;
         if self.unsynced >= SYNC_BYTES {
@@ -108,7 +112,8 @@ impl<'a> Copier<'a> {
 
     fn begin(&mut self) -> io::Result<CopyWriter> {
         let Engine { disk, options, catalog, clock, .. } = self.engine;
-        let capacity = u32::try_from(copy_bytes(self.bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
+        let capacity =
+            u32::try_from(copy_bytes(self.expected_bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
         let (id, store) = (catalog.take_id(), catalog.store());
         let mapped = options.read_mode == ReadMode::Mapped;
         self.made.push(id);

@@ -9,7 +9,7 @@
 //! 3. A tombstone, and the tombstone half of a rotation, until the latest deadline of what it hides. After that instant the
 //!    hidden records are expired for any open: store time never starts before the mark, and the manifest that drops the
 //!    tombstone carries a mark at or after that instant.
-//! 4. Revocations.
+//! 4. A revocation, until the latest deadline that any owned record had been given when it was written.
 //!
 //! # Why a crash at any call changes nothing (P1, P2)
 //!
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
-use crate::format::{Body, Kind, Listed, Placed, RECORD_HEADER_BYTES, RecordHeader, segment_name};
+use crate::format::{Body, Kind, Listed, Placed, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
 use crate::index::Entry;
 use crate::log::{Segment, Trust, find, scan};
@@ -95,13 +95,14 @@ impl Engine {
         let segments: Option<Vec<_>> = victims.iter().map(|id| find(&list, *id)).collect();
         let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
         let live = self.index.live_bytes();
-        let bytes = victims.iter().filter_map(|id| live.get(id)).sum();
-        let mut writer = Copier::new(self, bytes, made);
+        let mut later = victims.iter().filter_map(|id| live.get(id)).sum::<u64>();
+        let mut writer = Copier::new(self, made);
         for segment in segments {
+            later = later.saturating_sub(live.get(&segment.id()).copied().unwrap_or(0));
             // One after another, since a cold one takes as much memory as it is long.
             let read = segment.whole(segment.written());
             let Some(found) =
-                read.ok().and_then(|bytes| self.copy_living(segment, &bytes, victims, &mut writer))
+                read.ok().and_then(|bytes| self.copy_living(segment, &bytes, victims, later, &mut writer))
             else {
                 tracing::error!(segment = %segment.id(), "a segment cannot be read whole; compaction leaves it alone");
                 self.damaged.lock().push(segment.id());
@@ -135,12 +136,13 @@ impl Engine {
         Ok(true)
     }
 
-    /// Copies what is alive of a segment; `None` if it is damaged, and then it stays as it is.
+    /// Copies what is alive of a segment, behind which about `later` bytes are to come; `None` if it is damaged, and then it stays as it is.
     fn copy_living(
         &self,
         segment: &Segment,
         bytes: &[u8],
         victims: &[SegmentId],
+        later: u64,
         copier: &mut Copier<'_>,
     ) -> Option<io::Result<Pace>> {
         let mut survivors = Vec::new();
@@ -151,6 +153,8 @@ impl Engine {
         if scanned.end != segment.written() {
             return None;
         }
+        // Of this one it is known, and it may be more than what is counted as live: half of a rotation becomes a record of its own.
+        copier.expect(later + survivors.iter().map(|s| u64::from(s.header.len())).sum::<u64>());
         for survivor in survivors {
             match copier.push(&survivor) {
                 Ok(Pace::Go) => {}
@@ -203,11 +207,10 @@ impl Engine {
                     survivors.push(Survivor { header, body, from, what: What::Touch });
                 }
             }
-            Kind::Delete if header.deadlines.expires_at > now => {
+            Kind::Delete | Kind::Revoke if header.deadlines.expires_at > now => {
                 survivors.push(Survivor { header, body, from, what: What::Tombstone });
             }
-            Kind::Delete => {}
-            Kind::Revoke => survivors.push(Survivor { header, body, from, what: What::Other }),
+            Kind::Delete | Kind::Revoke => {}
         }
     }
 
@@ -221,9 +224,8 @@ impl Engine {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }
             What::Tombstone => {
-                shard.add_tombstone(to.segment, header.deadlines.expires_at, RECORD_HEADER_BYTES);
+                shard.add_tombstone(to.segment, header.deadlines.expires_at, header.len());
             }
-            What::Other => {}
         }
     }
 

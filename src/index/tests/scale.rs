@@ -28,7 +28,7 @@ fn million_sessions_take_72_bytes_each_through_churn_and_mass_expiry() {
     let index = Index::new();
     let set = |number: u64, expires_ms: u64| {
         let key = spread_key(number);
-        index.lock(&key).set(&key, entry(1, 0, number, at(expires_ms)), at(0));
+        index.lock(&key).set(&key, entry(1, 0, number, at(expires_ms)), None, at(0));
     };
     // One in ten lives for long; the others end within one second.
     let expires_ms = |number: u64| {

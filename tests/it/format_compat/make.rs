@@ -11,19 +11,23 @@ use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::probe::{Form, places};
 use cloakroom::{
-    Access, Clock, Durability, Lifetime, LogStore, ManualClock, SessionKey, SessionStore, Timestamp,
+    Access, Clock, Durability, Lifetime, LogStore, ManualClock, OwnerKey, SessionKey, SessionStore,
+    Timestamp, Whose,
 };
 
 use super::{Fixture, line, options};
 use crate::moments::run;
 
 /// Every fixture, by the name of its folder, in order.
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 12] = [
     "clean",
     "damaged_group",
     "damaged_manifest",
     "damaged_segment",
+    "everybody",
     "killed",
+    "owned",
+    "revoked",
     "rotated",
     "tombstones",
     "torn",
@@ -63,9 +67,23 @@ pub(super) fn fixture(name: &str) -> Fixture {
             maker.lifetimes();
             maker.closed().flipped("00000001.seg", 5_000)
         }
+        "everybody" => {
+            maker.owners();
+            maker.revoke(Whose::Everybody, Some("of bob 7"));
+            maker.closed()
+        }
         "killed" => {
             maker.lifetimes();
             maker.unsynced();
+            maker.killed()
+        }
+        "owned" => {
+            maker.owners();
+            maker.closed()
+        }
+        "revoked" => {
+            maker.owners();
+            maker.revocations();
             maker.killed()
         }
         "rotated" => {
@@ -184,6 +202,59 @@ impl Maker {
         let late = self.rotate(key("late"));
         self.clock.advance(MINUTE * 20);
         assert!(run(&self.store, self.store.touch(late)).unwrap().unwrap());
+    }
+
+    /// Sessions of three owners: bound, bound to another, set free, rotated, saved and copied as an owner's.
+    fn owners(&mut self) {
+        for (n, owner) in (0..12).zip(["ann", "bob", "cyd"].iter().cycle()) {
+            let name = format!("of {owner} {n}");
+            self.create(&name, 200 + n, if n < 6 { Lifetime::idle(HOUR) } else { DAY });
+            self.bind(&name, Some(owner));
+        }
+        self.create("of nobody", 212, DAY);
+        self.bind("of ann 0", Some("bob"));
+        self.bind("of bob 1", None);
+        self.churn("junk");
+        self.rotate(key("of cyd 2"));
+        run(&self.store, self.store.put(key("of ann 3"), payload(100))).unwrap().unwrap();
+        run(&self.store, self.store.upsert(key("of bob 4"), payload(101), DAY)).unwrap().unwrap();
+        assert!(run(&self.store, self.store.set_lifetime(key("of cyd 5"), DAY)).unwrap().unwrap());
+        self.settle();
+    }
+
+    /// One owner is revoked but for one session, another as a whole, who signs in again; what ended is in part rewritten.
+    fn revocations(&mut self) {
+        let whose = |name: &str| Whose::Owner(OwnerKey::of(name.as_bytes()));
+        self.revoke(whose("bob"), Some("of bob 10"));
+        self.revoke(whose("ann"), None);
+        self.churn("more junk");
+        self.create("of ann, later", 300, DAY);
+        self.bind("of ann, later", Some("ann"));
+        self.create("of ann, again", 301, DAY);
+        self.bind("of ann, again", Some("ann"));
+        self.revoke(whose("ann"), Some("of ann, later"));
+    }
+
+    fn bind(&self, name: &str, owner: Option<&str>) {
+        let owner = owner.map(|name| OwnerKey::of(name.as_bytes()));
+        assert!(run(&self.store, self.store.bind(key(name), owner)).unwrap().unwrap());
+        let stored = run(&self.store, self.store.get(key(name), Access::Peek)).unwrap().unwrap();
+        assert_eq!(stored.unwrap().owner, owner);
+    }
+
+    fn revoke(&mut self, whose: Whose, spared: Option<&str>) {
+        let get = |key| run(&self.store, self.store.get(key, Access::Peek)).unwrap().unwrap().unwrap();
+        let keys = run(&self.store, self.store.keys(None, 1_000)).unwrap().unwrap().keys;
+        let spared = spared.map(key);
+        let is_theirs = |owner: Option<OwnerKey>| match whose {
+            Whose::Owner(whose) => owner == Some(whose),
+            Whose::Everybody => owner.is_some(),
+        };
+        let ends = keys.into_iter().filter(|key| is_theirs(get(*key).owner) && spared != Some(*key));
+        let ends: Vec<_> = ends.collect();
+        assert!(!ends.is_empty(), "nobody is there to be revoked");
+        self.gone.extend(ends);
+        run(&self.store, self.store.revoke(whose, spared)).unwrap().unwrap();
     }
 
     fn rotate(&mut self, old: SessionKey) -> SessionKey {

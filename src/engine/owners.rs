@@ -1,0 +1,147 @@
+//! Whose a session is: moving it to another id or another owner, and ending all of an owner's at once.
+//!
+//! # Why a revocation ends all of them or none (P1, P2)
+//!
+//! One record says it all: no older content of this owner counts, but under one key. So after a crash it is there, and ends every one of them,
+//! or it is not, and ends none.
+//!
+//! 1. *No late save slips past it.* It gets its number, and is seen by every write of an owned session from then on, in one step: see
+//!    [`Revocations`](crate::index::Revocations). A save with a smaller number is ended with the rest; one that comes later finds nobody.
+//! 2. *Nobody reads on.* A read asks the revocations that are under way. The keeper takes the ended sessions out of the index, a few at a time,
+//!    and only then forgets the revocation: so a revocation of a million sessions costs its caller one record.
+//! 3. *What it ends stays ended.* A revoked session leaves nothing behind that it does not hide itself: every version on disk is of the same owner
+//!    or is hidden by a tombstone, since a session changes owners by a rotation from its key to the same key, which is a put and a tombstone in
+//!    one record. The revocation counts as live until the latest deadline that any owned record was given before it; after that, whatever
+//!    it hides has expired for any open. Compaction drops what it has ended only once it is on the device, as for every record that ends another.
+//! 4. *The one it spares* lives on under the rule itself: at replay that key is left out. If it is rotated, the new record has a later number.
+
+use crate::contract::Whose;
+use crate::error::Error;
+use crate::format::{Body, Kind, ROTATE_BYTES, RecordHeader, Rotated};
+use crate::id::{OwnerKey, SessionId, SessionKey};
+use crate::index::{Entry, Index, Revocation};
+use crate::log::Refused;
+use crate::options::Durability;
+
+use super::Engine;
+use super::write::{Tried, UNSET};
+
+/// Sessions looked at under one hold of a shard's lock: a few microseconds.
+const SLICE: u32 = 256;
+
+impl Engine {
+    /// Moves the session to a fresh id.
+    pub(crate) async fn rotate(
+        &self,
+        old_key: SessionKey,
+        durability: Durability,
+    ) -> Result<Option<SessionId>, Error> {
+        let id = SessionId::random()?;
+        let live = self.renew(old_key, id.key(), |owner| owner, durability).await?;
+        Ok(live.then_some(id))
+    }
+
+    /// Gives the session another owner, or none.
+    pub(crate) async fn bind(
+        &self,
+        key: SessionKey,
+        owner: Option<OwnerKey>,
+        durability: Durability,
+    ) -> Result<bool, Error> {
+        self.renew(key, key, |_| owner, durability).await
+    }
+
+    /// Writes the session's content again, under `key` and for whom `owner` makes of the one it has, and ends all that is older under `old_key`, in one
+    /// record. The content is read first, outside of any lock, and the record staged only if it is still the newest.
+    async fn renew(
+        &self,
+        old_key: SessionKey,
+        key: SessionKey,
+        owner: impl Fn(Option<OwnerKey>) -> Option<OwnerKey>,
+        durability: Durability,
+    ) -> Result<bool, Error> {
+        loop {
+            let Some((read, record)) = self.content(&old_key).await? else { return Ok(false) };
+            let (_, found) = record.parts()?;
+            let owner = owner(found.owner);
+            let body = |hides_until| Body { owner, rotated: Some(Rotated { old_key, hides_until }), ..found };
+            let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &body(UNSET.expires_at)).len();
+            let done = self.staged(len, |room| {
+                let mut shards = self.index.lock_two(&old_key, &key);
+                let now = self.clock.now();
+                let old = shards.of(&old_key);
+                let revocations = self.index.revocations();
+                let standing =
+                    |e: &Entry| e.deadlines.is_live(now) && !old.is_revoked(&old_key, &revocations);
+                let Some(entry) = old.get(&old_key).filter(standing) else {
+                    return Ok(Tried::Done(false));
+                };
+                if entry.version != read.version {
+                    return Ok(Tried::Again);
+                }
+                let hides_until = old.hides_until(&old_key);
+                let body = body(hides_until);
+                let mut header =
+                    RecordHeader::new(Kind::Rotate, key, entry.created_s, entry.deadlines, &body);
+                if owner.is_some() {
+                    revocations.promise(entry.deadlines.expires_at);
+                }
+                let staged = self.log.stage(&mut header, &body, durability, room)?;
+                drop(revocations);
+                old.remove(&old_key);
+                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);
+                let (address, version) = (staged.address, staged.seq);
+                let moved = Entry { address, rotated: true, version, touched_in: None, ..entry };
+                let moved = Entry { owned: owner.is_some(), ..moved };
+                shards.of(&key).set(&key, moved, owner, now);
+                Ok(Tried::Staged(staged, true))
+            });
+            if let Some(live) = done.await? {
+                return Ok(live);
+            }
+        }
+    }
+
+    /// Ends every session of one owner, or of all owners, but for the one that is spared.
+    pub(crate) async fn revoke(
+        &self,
+        whose: Whose,
+        spared: Option<SessionKey>,
+        durability: Durability,
+    ) -> Result<(), Error> {
+        let (owner, body) = (whose.owner(), Body { spared, ..Body::default() });
+        let header = RecordHeader::revoke(owner, UNSET.expires_at, &body);
+        let done = self.staged(header.len(), |room| {
+            let mut shard = self.index.lock(&header.key);
+            let mut revoking = self.index.revoke();
+            if !revoking.revocations.has_room() {
+                // The sweep makes some.
+                return Err(Refused::Wait.into());
+            }
+            let hides_until = revoking.revocations.hides_until();
+            let mut header = RecordHeader::revoke(owner, hides_until, &body);
+            let staged = self.log.stage(&mut header, &body, durability, room)?;
+            revoking.add(Revocation { owner, seq: staged.seq, spared });
+            drop(revoking);
+            shard.add_tombstone(staged.address.segment, hides_until, header.len());
+            Ok(Tried::Staged(staged, ()))
+        });
+        done.await.map(Option::unwrap_or_default)
+    }
+
+    /// Takes the sessions out of the index that were revoked.
+    pub(super) fn sweep_revoked(&self) {
+        let Some(upto) = self.index.revoked_last() else { return };
+        let mut removed = 0;
+        for shard in 0..Index::SHARDS {
+            let mut left = u32::MAX;
+            while left > 0 {
+                let (gone, after) = self.index.sweep_revoked(shard, left, SLICE);
+                (removed, left) = (removed + gone as u64, after);
+            }
+        }
+        self.index.revoked(upto);
+        self.counters.revoked.fetch_add(removed, std::sync::atomic::Ordering::Relaxed);
+        self.log.wake_refused();
+    }
+}

@@ -141,7 +141,7 @@ fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
         }
         18 => {
             let whose = owner(long).map_or(Whose::Everybody, Whose::Owner);
-            let [mine, models] = [mine, models].map(|key| (much % 2 == 0).then_some(key));
+            let [mine, models] = [mine, models].map(|key| much.is_multiple_of(2).then_some(key));
             same(pair.ask(store.revoke(whose, mine)), pair.ask(model.revoke(whose, models)));
         }
         _ => pair.clock.advance(Duration::from_millis(u64::from(long) * u64::from(much) / 4)),
@@ -164,7 +164,7 @@ fn put_if(pair: &Pair, which: usize, payload: Bytes, stale: bool) {
 
 /// One of two owners, or none.
 fn owner(long: u8) -> Option<OwnerKey> {
-    (long % 3 > 0).then(|| OwnerKey::of(&[long % 3]))
+    (!long.is_multiple_of(3)).then(|| OwnerKey::of(&[long % 3]))
 }
 
 /// Lifetimes of all kinds, from nothing (which is refused) to half a minute.

@@ -21,6 +21,9 @@ type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
 /// A manifest: store, mark, doubt, next segment, next number, segments.
 type Listing = ([u8; 16], u64, u64, u32, u64, Vec<Listed>);
 
+/// A change of a manifest.
+type Lie = fn(&mut Listing);
+
 const SEGMENT: &str = "00000001.seg";
 
 const PUT: u8 = 1;
@@ -88,7 +91,7 @@ fn relist(disk: &SimDisk, listing: &Listing) {
 fn manifest_with_a_number_that_no_store_writes_is_refused() {
     assert_eq!(refused(&closed()), None, "what is forged here opens as it is");
     let last = Timestamp::MAX.as_millis();
-    let lies: [(&str, fn(&mut Listing)); 11] = [
+    let lies: [(&str, Lie); 11] = [
         ("the next segment is the last that can be", |l| l.3 = u32::MAX),
         ("there is no next segment", |l| l.3 = 0),
         ("the next number is the last that can be", |l| l.4 = u64::MAX),

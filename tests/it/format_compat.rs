@@ -85,6 +85,7 @@ fn key_of(line: &str) -> SessionKey {
 }
 
 impl Fixture {
+    #[expect(clippy::disallowed_methods, reason = "the fixtures are files of the tree")]
     fn read(folder: &Path) -> Self {
         let expected = std::fs::read_to_string(folder.join("expected.txt")).unwrap();
         let file = |words: Vec<&str>| {
@@ -96,6 +97,7 @@ impl Fixture {
         Self { files, expected }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the fixtures are files of the tree")]
     fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("expected.txt"), &self.expected).unwrap();
@@ -154,7 +156,7 @@ impl Fixture {
         self.lines("gone").map(key_of)
     }
 
-    /// Opens it on a simulated disk, works with it, and opens it again.
+    /// Opens it on a simulated disk, works with it, and opens it again; and opens it by a clock that went back.
     fn check(&self, what: &str) {
         let disk = self.disk();
         let open = || LogStore::open_by_hand(Arc::new(disk.clone()), self.options());
@@ -187,6 +189,8 @@ impl Fixture {
         let store = open().unwrap();
         same(&store, 1);
         assert_eq!(get(&store, new).unwrap().payload, vec![9; 5_000], "{what}");
+        let store = LogStore::open_by_hand(Arc::new(self.disk()), options(1_000)).unwrap();
+        same(&store, 0);
     }
 
     /// Opens it in a real folder, with the store's own threads.

@@ -4,6 +4,7 @@
 //! operations promised while it was made, not what opening it finds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,8 +166,12 @@ impl Maker {
     /// Sessions that fill segments and are deleted, so that what else is in those is rewritten.
     fn churn(&mut self, name: &str) {
         let names: Vec<_> = (0..24).map(|n| format!("{name} {n}")).collect();
-        names.iter().for_each(|name| self.create(name, 6_000, DAY));
-        names.iter().for_each(|name| self.delete(name));
+        for name in &names {
+            self.create(name, 6_000, DAY);
+        }
+        for name in &names {
+            self.delete(name);
+        }
         self.settle();
     }
 
@@ -175,11 +180,15 @@ impl Maker {
         self.create("early", 100, DAY);
         self.create("shortened", 100, DAY);
         let names: Vec<_> = (0..40).map(|n| format!("session {n}")).collect();
-        names.iter().for_each(|name| self.create(name, 2_000, DAY));
+        for name in &names {
+            self.create(name, 2_000, DAY);
+        }
         let minute = Lifetime::absolute(MINUTE);
         assert!(run(&self.store, self.store.set_lifetime(key("shortened"), minute)).unwrap().unwrap());
         self.delete("early");
-        names[..30].iter().for_each(|name| self.delete(name));
+        for name in &names[..30] {
+            self.delete(name);
+        }
         self.clock.advance(2 * MINUTE);
         self.gone.push(key("shortened"));
         self.churn("junk");
@@ -332,14 +341,14 @@ impl Maker {
         self.disk.kill();
         let mut fixture = self.fixture("", &facts);
         let written = |bytes: &Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let segments = fixture.files.iter_mut().filter(|(name, _)| name.ends_with(".seg"));
+        let segments = fixture.files.iter_mut().filter(|(name, _)| name.contains(".seg"));
         let bytes = segments.map(|(_, bytes)| bytes).max_by_key(|bytes| written(bytes)).unwrap();
         let end = written(bytes);
         bytes[end - 700..end].fill(0);
         bytes[end - 1_100..end - 1_000].fill(0);
         let torn = written(bytes) - (end - 1_500 - 96 - 48);
         fixture.expected = fixture.expected.replacen("\n\n", &format!("\nopens {torn}\n"), 1);
-        fixture.expected.push_str(&format!("gone {is_torn}\n"));
+        writeln!(fixture.expected, "gone {is_torn}").unwrap();
         fixture
     }
 }

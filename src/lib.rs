@@ -88,6 +88,9 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 pub use engine::Recovery;
 pub use error::{Error, OpenError, ParseIdError};
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;
 pub use options::{Durability, Options, ReadMode};

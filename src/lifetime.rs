@@ -175,7 +175,7 @@ impl Deadlines {
 
     /// Whether the idle period is one that [`start`](Self::start) gives, which an index slot can hold.
     pub(crate) const fn idle_is_whole(&self) -> bool {
-        whole(self.idle_ms) == self.idle_ms && self.idle_ms < IDLE_MS_EXACT * 1_000
+        self.idle_ms < IDLE_MS_EXACT * 1_000 && whole(self.idle_ms) == self.idle_ms
     }
 
     /// The idle period, if there is one.

@@ -5,23 +5,17 @@
 
 #![no_main]
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use cloakroom::disk::{Disk as _, sim::SimDisk};
-use cloakroom::{
-    Access, Error, Lifetime, LogStore, ManualClock, Options, SessionId, SessionKey, SessionStore, Timestamp,
-};
+use cloakroom::{Access, Error, SessionStore as _};
+use cloakroom_fuzz::{Whole, ask, bounded, bytes_of, open, options};
 use libfuzzer_sys::fuzz_target;
 
 /// More damage reaches no other code.
 const DAMAGES_MAX: usize = 16;
-/// Sessions of the store; every third was deleted, every fifth rotated away.
+/// Enough for several segments.
 const SESSIONS: u32 = 150;
-const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 
 fuzz_target!(|data: &[u8]| {
     let Some((&which, damages)) = data.split_first() else { return };
@@ -34,7 +28,8 @@ fuzz_target!(|data: &[u8]| {
     // Without a manifest and without any group there is nothing to tell a lost store from a new one.
     let is_gone = !disk.names().iter().any(|name| name == "MANIFEST");
     let was_closed = which % 2 == 0;
-    let Ok(store) = LogStore::open_by_hand(Arc::new(disk.clone()), options()) else { return };
+    // The disk that is simulated keeps each file twice, and opening makes a segment.
+    let Ok(store) = bounded(bytes_of(&disk), 4, 1 << 20, || open(&disk, options())) else { return };
     for (key, expected) in &whole.sessions {
         match (ask(&store, store.get(*key, Access::Peek)), expected) {
             (Ok(Some(found)), Some(payload)) => assert_eq!(found.payload, payload[..], "a wrong payload"),
@@ -50,54 +45,10 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-struct Whole {
-    disk: SimDisk,
-    /// What each key must read as.
-    sessions: Vec<(SessionKey, Option<Vec<u8>>)>,
-}
-
 /// A store that was closed, and one whose power was lost behind a flush and a mark.
 fn stores() -> &'static [Whole; 2] {
     static STORES: OnceLock<[Whole; 2]> = OnceLock::new();
-    STORES.get_or_init(|| [store(true), store(false)])
-}
-
-fn store(close: bool) -> Whole {
-    let disk = SimDisk::new(1);
-    let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).expect("it is new");
-    let mut sessions = Vec::new();
-    for n in 0..SESSIONS {
-        let (key, payload) = (SessionKey::of(&n.to_le_bytes()), n.to_le_bytes().repeat(300));
-        ask(&store, store.create_as(key, payload.clone().into(), HOUR)).expect("there is room");
-        let mut ends = n % 3 == 0;
-        if ends {
-            ask(&store, store.delete(key)).expect("it is there");
-        } else if n % 5 == 0 {
-            let id: Option<SessionId> = ask(&store, store.rotate(key)).expect("it is there");
-            sessions.push((id.expect("it is live").key(), Some(payload.clone())));
-            ends = true;
-        }
-        sessions.push((key, (!ends).then_some(payload)));
-    }
-    ask(&store, store.flush()).expect("the disk is whole");
-    (0..5).for_each(|_| store.step());
-    if close {
-        ask(&store, store.close()).expect("the disk is whole");
-    } else {
-        disk.crash();
-    }
-    Whole { disk, sessions }
-}
-
-fn options() -> Options {
-    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000_000)));
-    Options {
-        segment_bytes: 64 << 10,
-        payload_bytes_max: 4 << 10,
-        unwritten_bytes_max: 64 << 10,
-        clock,
-        ..Options::default()
-    }
+    STORES.get_or_init(|| [Whole::new(SESSIONS, true), Whole::new(SESSIONS, false)])
 }
 
 /// One damage to one file.
@@ -126,16 +77,4 @@ fn strike(disk: &SimDisk, what: u8, which: u8, at: usize, byte: u8) {
         }
     }
     disk.set_contents(name, &bytes);
-}
-
-/// The answer of an operation, after as much background work as it needs.
-fn ask<T>(store: &LogStore, answer: impl Future<Output = T>) -> T {
-    let mut answer = pin!(answer);
-    for _ in 0..100 {
-        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => return answer,
-            Poll::Pending => store.step(),
-        }
-    }
-    panic!("no answer after 100 rounds of background work");
 }

@@ -3,22 +3,20 @@
 //!
 //! An operation is four bytes: what, which session, how long, how much. Few sessions and short lives, so that sequences meet: the clock is moved
 //! by hand, in steps around the deadlines, and so is the background work, so one input runs one way. What a crash leaves of writes that were not
-//! flushed is for the simulation.
+//! flushed is for `crashes`.
 
 #![no_main]
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, ManualClock, MemoryStore, Options, SessionKey,
-    SessionStore, Stored, Timestamp, When,
+    Access, Durability, Error, Lifetime, LogStore, ManualClock, MemoryStore, Options, OwnerKey, SessionKey,
+    SessionStore, Stored, Timestamp, When, Whose,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -29,8 +27,6 @@ const OPERATIONS_MAX: usize = 256;
 /// Small, so that a sequence fills several, and compaction has work.
 const SEGMENT_BYTES: u32 = 64 << 10;
 const PAYLOAD_BYTES_MAX: u32 = 8 << 10;
-/// Rounds of background work after which an answer must be there.
-const STEPS_MAX: usize = 100;
 
 fuzz_target!(|data: &[u8]| {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
@@ -45,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     };
     for operation in data.chunks_exact(4).take(OPERATIONS_MAX) {
         let [what, which, long, much] = [operation[0], operation[1], operation[2], operation[3]];
-        apply(&mut pair, what % 17, usize::from(which) % NAMES, long, much);
+        apply(&mut pair, what % 20, usize::from(which) % NAMES, long, much);
     }
     compare(&pair);
     pair.close_and_open();
@@ -65,17 +61,9 @@ struct Pair {
 }
 
 impl Pair {
-    /// The answer of an operation, after as much background work as it needs.
     #[track_caller]
     fn ask<T>(&self, answer: impl Future<Output = T>) -> T {
-        let mut answer = pin!(answer);
-        for _ in 0..STEPS_MAX {
-            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(answer) => return answer,
-                Poll::Pending => self.store.step(),
-            }
-        }
-        panic!("no answer after {STEPS_MAX} rounds of background work");
+        cloakroom_fuzz::ask(&self.store, answer)
     }
 
     fn close_and_open(&mut self) {
@@ -147,6 +135,15 @@ fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
         13 => store.step(),
         14 => pair.close_and_open(),
         15 => pair.lose_power_and_open(),
+        17 => {
+            let owner = owner(long);
+            same(pair.ask(store.bind(mine, owner)), pair.ask(model.bind(models, owner)));
+        }
+        18 => {
+            let whose = owner(long).map_or(Whose::Everybody, Whose::Owner);
+            let [mine, models] = [mine, models].map(|key| much.is_multiple_of(2).then_some(key));
+            same(pair.ask(store.revoke(whose, mine)), pair.ask(model.revoke(whose, models)));
+        }
         _ => pair.clock.advance(Duration::from_millis(u64::from(long) * u64::from(much) / 4)),
     }
 }
@@ -165,6 +162,11 @@ fn put_if(pair: &Pair, which: usize, payload: Bytes, stale: bool) {
     same(got, pair.ask(model.put_if(models, payload, models_read.version)).map(|v| v.is_some()));
 }
 
+/// One of two owners, or none.
+fn owner(long: u8) -> Option<OwnerKey> {
+    (!long.is_multiple_of(3)).then(|| OwnerKey::of(&[long % 3]))
+}
+
 /// Lifetimes of all kinds, from nothing (which is refused) to half a minute.
 fn lifetime(long: u8) -> Lifetime {
     let s = |parts: u8| Duration::from_millis(u64::from(parts) * 500);
@@ -178,14 +180,14 @@ fn lifetime(long: u8) -> Lifetime {
 
 /// What both must agree on: length and hash of the payload, which keep a message short, then the instants. Versions are each store's own, and of the
 /// creation a log keeps the second.
-type Seen = (usize, u64, u64, Timestamp, Option<Timestamp>, Option<Duration>);
+type Seen = (usize, u64, u64, Timestamp, Option<Timestamp>, Option<Duration>, Option<OwnerKey>);
 
 fn seen(stored: Stored) -> Seen {
     let mut hasher = DefaultHasher::new();
     hasher.write(&stored.payload);
     let created_s = stored.created_at.as_millis() / 1_000;
     let (len, hash) = (stored.payload.len(), hasher.finish());
-    (len, hash, created_s, stored.expires_at, stored.absolute_at, stored.idle)
+    (len, hash, created_s, stored.expires_at, stored.absolute_at, stored.idle, stored.owner)
 }
 
 #[track_caller]

@@ -7,7 +7,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use cloakroom::probe::{Form, decode, places};
 use cloakroom::{Access, Lifetime, MemoryStore, Session, SessionId, SessionStore as _};
+use cloakroom_fuzz::Whole;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +23,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     write("session_payload", payloads.iter().map(Vec::as_slice))?;
 
+    write("decode", forms().iter().map(Vec::as_slice))?;
+    write("forged", forgeries().iter().map(Vec::as_slice))?;
+    write("crashes", crashes().iter().map(Vec::as_slice))?;
     write("operations", operations().iter().map(Vec::as_slice))?;
     let damages = (0..12_u8).map(|n| vec![n % 2, n % 6, n / 2, n.wrapping_mul(77), n, 0, 1 << (n % 8)]);
     write("damage", damages.collect::<Vec<_>>().iter().map(Vec::as_slice))?;
@@ -41,6 +46,74 @@ async fn payload(fields: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let id = session.id().ok_or("a saved session has an id")?;
     let stored = store.get(id.key(), Access::Peek).await?.ok_or("it is live")?;
     Ok(stored.payload.to_vec())
+}
+
+/// Every kind of part that the files of a store have, as the target takes them: form, mended or not, bit, id and salt, then the bytes.
+fn forms() -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
+    let whole = Whole::new(8, true);
+    for name in whole.disk.names() {
+        let bytes = whole.disk.contents(&name).unwrap_or_default();
+        if name == "MANIFEST" {
+            inputs.push(input(3, &bytes, &bytes));
+        }
+        for (form, at) in places(&bytes) {
+            let Ok(part) = decode(form, &bytes, at) else { continue };
+            let number = [Form::Segment, Form::Group, Form::Record].iter().position(|f| *f == form);
+            // Long payloads show nothing that a short one does not.
+            inputs.push(input(u8::try_from(number.unwrap_or(0)).unwrap_or(0), &bytes, &part));
+        }
+    }
+    inputs.truncate(48);
+    inputs
+}
+
+/// As if the part stood at the front of its segment: its checksums are mended there.
+fn input(form: u8, segment: &[u8], part: &[u8]) -> Vec<u8> {
+    let at = |from: usize, len: usize| segment.get(from..from + len).unwrap_or(&[0; 8][..len]).to_vec();
+    [vec![form, 1, 9, 2], at(40, 4), at(48, 8), part.to_vec()].concat()
+}
+
+/// One change of each kind, in each place that a field has.
+fn forgeries() -> Vec<Vec<u8>> {
+    let fields = (0..8_u8).flat_map(|what| (0..48_u8).step_by(5).map(move |part| (what, part)));
+    let change = |(what, part): (u8, u8)| {
+        [
+            u8::from(part % 2 == 0),
+            what,
+            part,
+            part.wrapping_mul(3),
+            0,
+            part.wrapping_mul(11),
+            0,
+            part % 9 * 4,
+            1,
+            0,
+            0,
+        ]
+    };
+    let lists =
+        (0..16_u8).map(|part| [0, 7, 0, part, 0, part, 0, part.wrapping_mul(37), 0, 0, part % 2 * 128]);
+    fields.map(change).chain(lists).map(|input| input.to_vec()).collect()
+}
+
+/// Histories that the power ends at some call, that a kill ends, and that go on afterwards.
+fn crashes() -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
+    for disk in 0..12_u8 {
+        let mut input = vec![disk];
+        for n in 0..90_u8 {
+            let mixed = n.wrapping_mul(37).wrapping_add(disk.wrapping_mul(59));
+            let what = match n % 15 {
+                6 => 18,
+                14 => 21 + disk % 2,
+                _ => mixed % 18 + 23 * (mixed % 3),
+            };
+            input.extend([what, n % 10, mixed, mixed.wrapping_mul(7), n % 24]);
+        }
+        inputs.push(input);
+    }
+    inputs
 }
 
 /// Sequences of the four-byte operations that the target reads.

@@ -31,6 +31,10 @@ use super::{Counters, Engine};
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
 const SEQ_GAP: u64 = 1 << 32;
 
+/// A store whose numbers got this far is refused, a long life before they overflow. None gets so far: 2^31 segments are 128 TiB at least.
+const SEGMENT_IDS_MAX: u32 = 1 << 31;
+const SEQ_MAX: u64 = 1 << 62;
+
 /// Threads that read segments while the store opens: beyond a few the disk sets the pace.
 const OPEN_THREADS_MAX: usize = 8;
 
@@ -89,6 +93,7 @@ pub(crate) fn open(
     })?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
     let manifest = read_manifest(&**disk, &list(&**disk)?)?;
+    refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     // A simulation reads in one order; what is not mapped takes as much memory as it is long.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -100,6 +105,7 @@ pub(crate) fn open(
     let attempt = |frugal| {
         let mut manifest = manifest.clone();
         let found = recover(&**disk, options, &mut manifest, workers)?;
+        refuse_used_up(manifest.next_segment, found.next_seq)?;
         start(Arc::clone(disk), options.clone(), threads, manifest, found, started, frugal)
     };
     let mut begun = attempt(false);
@@ -235,6 +241,22 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
     }
     Ok(())
+}
+
+/// Refuses a store whose next numbers might overflow while it is open.
+fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
+    if next_segment <= SEGMENT_IDS_MAX && next_seq.0 <= SEQ_MAX {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        file: MANIFEST.into(),
+        offset: 0,
+        what: format!(
+            "segment {next_segment} or record {} would be next, and no store gets so far",
+            next_seq.0
+        ),
+        cure: "Restore the folder from a copy; the files that the manifest lists were left as they are",
+    })
 }
 
 /// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's. A `frugal` one makes do with the room

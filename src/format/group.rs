@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 use crate::id::{Position, SegmentId, Seq};
 
 use super::record::{Body, RECORD_HEADER_BYTES, RecordHeader};
-use super::{Invalid, Lay, Seed, Take, checksum};
+use super::{Invalid, Lay, SEQ_END, Seed, Take, checksum};
 
 pub(crate) const GROUP_HEADER_BYTES: u32 = 48;
 
@@ -59,8 +59,10 @@ impl GroupHeader {
             return Err(Invalid::Checksum);
         }
         let time = Timestamp::from_millis(time_ms);
-        let fits = u64::from(records) * u64::from(RECORD_HEADER_BYTES) <= u64::from(len);
-        if flags & !FLAG_LAST != 0 || zero != 0 || !fits || time.as_millis() != time_ms {
+        let least = u64::from(records) * u64::from(RECORD_HEADER_BYTES);
+        let fits = least <= u64::from(len) && (records == 0) == (len == 0);
+        let known = flags & !FLAG_LAST == 0 && next_seq.0 <= SEQ_END && time.as_millis() == time_ms;
+        if !known || zero != 0 || !fits {
             return Err(Invalid::Field);
         }
         Ok(Self { last: flags & FLAG_LAST != 0, len, records, watermark, next_seq, time })

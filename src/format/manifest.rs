@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::SegmentId;
 
-use super::{FORMAT_VERSION, Invalid, Lay, SegmentKind, Take, checksum};
+use super::{FORMAT_VERSION, Invalid, Lay, SEGMENT_HEADER_BYTES, SEQ_END, SegmentKind, Take, checksum};
 
 const MAGIC: &[u8; 8] = b"CLOAKMAN";
 const HEADER_BYTES: usize = 24;
@@ -48,6 +48,13 @@ pub(crate) struct Seal {
     pub(crate) crc: u32,
 }
 
+impl Listed {
+    fn is_sound(&self) -> bool {
+        // A copy may be longer than what was set aside for it.
+        self.capacity.min(self.seal.map_or(u32::MAX, |seal| seal.len)) >= SEGMENT_HEADER_BYTES
+    }
+}
+
 impl Manifest {
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Serializing plain numbers into a growing vector cannot fail; an empty body would be refused by `decode`.
@@ -83,11 +90,23 @@ impl Manifest {
         if checksum(0, body) != body_crc {
             return Err(Invalid::BodyChecksum);
         }
-        let (manifest, rest) = postcard::take_from_bytes::<Self>(body).map_err(|_| Invalid::Field)?;
-        let ascending = manifest.segments.windows(2).all(|pair| pair[0].id < pair[1].id);
-        let below = manifest.segments.last().is_none_or(|last| last.id < manifest.next_segment);
-        let some = manifest.segments.first().is_none_or(|first| first.id > 0);
-        if rest.is_empty() && ascending && below && some { Ok(manifest) } else { Err(Invalid::Field) }
+        let manifest: Self = postcard::from_bytes(body).map_err(|_| Invalid::Field)?;
+        // Postcard passes over what follows, and reads a number that is written longer than it need be: a manifest has one form.
+        if manifest.is_sound() && manifest.encode() == bytes { Ok(manifest) } else { Err(Invalid::Field) }
+    }
+
+    /// Whether its numbers are such as a store writes.
+    fn is_sound(&self) -> bool {
+        let is_instant = |ms| Timestamp::from_millis(ms).as_millis() == ms;
+        let ascending = self.segments.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let below = self.segments.last().is_none_or(|last| last.id < self.next_segment);
+        let some = self.segments.first().is_none_or(|first| first.id > 0);
+        is_instant(self.mark_ms)
+            && is_instant(self.doubted_ms)
+            && self.next_segment > 0
+            && (1..=SEQ_END).contains(&self.next_seq)
+            && (ascending && below && some)
+            && self.segments.iter().all(Listed::is_sound)
     }
 
     pub(crate) fn mark(&self) -> Timestamp {

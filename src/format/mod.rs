@@ -32,7 +32,8 @@
 //!                                      48  records, back to back
 //! ```
 //!
-//! The *watermark* is the place in the stream up to which everything was on the device when the group was built.
+//! The *watermark* is the place in the stream up to which everything was on the device when the group was built. In a copy segment
+//! it is 0, and so is the next sequence number.
 //!
 //! # Record
 //!
@@ -63,7 +64,7 @@
 //!
 //! Flags: 1 exact lifetime (put, rotate, touch), 2 owned (put, rotate), 4 everybody (revoke), 8 spares one (revoke).
 //!
-//! An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. This version writes no
+//! A time of creation is less than 2^32. An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. This version writes no
 //! label; compaction keeps those it finds.
 //!
 //! # Checksums
@@ -78,15 +79,36 @@
 //! 2. Lengths are believed only in a valid header, and only inside of what holds them; so no allocation exceeds the file.
 //! 3. A group is valid if its header is, and if its records, each valid with its body, fill its length exactly in the number given.
 //! 4. The body of a record is covered by the record's header, which carries its checksum.
-//! 5. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write; every open writes, so it refuses both.
+//! 5. Sequence numbers are less than 2^63, and none is 0; instants are at most "never". What a kind of record does not have is zero; the
+//!    absolute end of a tombstone or a revocation is its `expires at`.
+//! 6. Unknown incompatible features: do not read. Unknown read-only compatible ones: do not write; every open writes, so it refuses both.
 //!
 //! # Manifest
 //!
-//! `MANIFEST`: magic "CLOAKMAN" (8), version (4), length of the body (4), checksum of body (4), checksum of 0..20 (4), and a
-//! [`Manifest`] in postcard. It is replaced as a whole and lists every segment that counts.
+//! `MANIFEST` is replaced as a whole and lists every segment that counts. Its body is a [`Manifest`] in postcard: fixed bytes as they are,
+//! other numbers seven bits a byte, the lowest first, with the top bit where more follow.
+//!
+//! ```text
+//!  0  magic "CLOAKMAN"          8      body:
+//!  8  format version, 1         4      store uuid                16 bytes
+//! 12  length of body            4      mark, ms                  number
+//! 16  checksum of body          4      doubted, ms, or 0         number
+//! 20  checksum of 0..20         4      next segment              number
+//! 24  body                             next sequence number      number
+//!                                      how many segments         number
+//!
+//! each segment, by id, ascending:
+//!     id; kind: 0 stream, 1 copy; salt; capacity                 numbers
+//!     sealed: 0 no, 1 yes                                        1 byte
+//!     if it is sealed: length; checksum of so many bytes of it   numbers
+//! ```
+//!
+//! The capacity is what was set aside for the segment when it was made.
 
 mod group;
 mod manifest;
+#[cfg(feature = "sim")]
+pub mod probe;
 mod record;
 mod segment;
 
@@ -99,6 +121,9 @@ pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind}
 
 /// The version of the format that this crate writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// The first sequence number that no record has: so far from the end of its type that nothing computed from a valid one overflows.
+pub(crate) const SEQ_END: u64 = 1 << 63;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::id::{OWNER_BYTES, OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 
-use super::{Invalid, Lay, Seed, Take, checksum};
+use super::{Invalid, Lay, SEQ_END, Seed, Take, checksum};
 
 /// Length of a record's header: all of a touch, and of a tombstone.
 pub(crate) const RECORD_HEADER_BYTES: u32 = 96;
@@ -192,8 +192,6 @@ impl RecordHeader {
         }
         let kind = Kind::of(kind).ok_or(Invalid::Field)?;
         let created_s = u32::try_from(created_s).map_err(|_| Invalid::Field)?;
-        let instant =
-            |ms| Some(Timestamp::from_millis(ms)).filter(|t| t.as_millis() == ms).ok_or(Invalid::Field);
         let deadlines = Deadlines {
             idle_ms,
             absolute_at: instant(absolute_ms)?,
@@ -208,6 +206,9 @@ impl RecordHeader {
             || !deadlines.idle_is_whole()
             || seq.0 == 0
             || deadline_seq < seq
+            || deadline_seq.0 >= SEQ_END
+            || !unused_is_unset(kind, created_s, &deadlines)
+            || (kind == Kind::Revoke && !names_whom(flags & FLAG_ALL != 0, &key))
         {
             return Err(Invalid::Field);
         }
@@ -237,6 +238,12 @@ fn revoked_key(owner: Option<OwnerKey>) -> SessionKey {
     SessionKey::from_bytes(key)
 }
 
+/// Whether a revocation's key is one that [`revoked_key`] makes.
+fn names_whom(all: bool, key: &SessionKey) -> bool {
+    let owner = key.as_bytes().first_chunk().copied().map(OwnerKey::from_bytes);
+    *key == revoked_key(owner.filter(|_| !all))
+}
+
 /// The flags that a kind may have.
 const fn flags_of(kind: Kind) -> u8 {
     match kind {
@@ -244,6 +251,21 @@ const fn flags_of(kind: Kind) -> u8 {
         Kind::Touch => FLAG_EXACT,
         Kind::Delete => 0,
         Kind::Revoke => FLAG_ALL | FLAG_SPARES,
+    }
+}
+
+/// The time that these milliseconds name.
+fn instant(ms: u64) -> Result<Timestamp, Invalid> {
+    Some(Timestamp::from_millis(ms)).filter(|t| t.as_millis() == ms).ok_or(Invalid::Field)
+}
+
+/// Whether the parts of a header that its kind has no use for are as they are written.
+fn unused_is_unset(kind: Kind, created_s: u32, deadlines: &Deadlines) -> bool {
+    let ends_once = deadlines.idle_ms == 0 && deadlines.expires_at == deadlines.absolute_at;
+    match kind {
+        Kind::Put | Kind::Rotate => true,
+        Kind::Touch => created_s == 0,
+        Kind::Delete | Kind::Revoke => created_s == 0 && ends_once,
     }
 }
 
@@ -316,7 +338,7 @@ impl<'a> Body<'a> {
         }
         if header.kind == Kind::Rotate {
             let old_key = key(&mut take)?;
-            body.rotated = Some(Rotated { old_key, hides_until: Timestamp::from_millis(take.u64()?) });
+            body.rotated = Some(Rotated { old_key, hides_until: instant(take.u64()?)? });
         }
         if header.spares {
             body.spared = Some(key(&mut take)?);

@@ -105,9 +105,6 @@ fn group<'a>(
     let group = GroupHeader::decode(&bytes[offset as usize..], seed, offset)?;
     let first = offset + GROUP_HEADER_BYTES;
     let body = bytes.get(first as usize..).and_then(|b| b.get(..group.len as usize)).ok_or(Invalid::Short)?;
-    if group.records == 0 && group.len != 0 {
-        return Err(Invalid::Field);
-    }
     if trust == Trust::Nothing {
         for record in Records::new(&group, body, seed, first, true) {
             record?;

@@ -21,6 +21,10 @@ mod expiry;
 mod failures;
 /// Who has the folder.
 mod fight;
+/// Files whose checksums hold and whose numbers no store writes.
+mod forged;
+/// Folders that stores of each format version left.
+mod format_compat;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
 /// Whose sessions they are, and ending all of somebody's.

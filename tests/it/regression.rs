@@ -5,7 +5,6 @@
 //!
 //! | what went wrong for others | where it is shown |
 //! |---|---|
-//! | emdb lost writes made during or after a compaction | `background.rs`, `every_read_is_of_the_latest_write_while_segments_turn_and_are_compacted` |
 //! | emdb took damage in mid-log for its end and silently dropped all that follows | `recovery.rs`, `flipped_bit_below_a_later_watermark_is_refused` and `flipped_bit_anywhere_in_a_sealed_segment_is_refused` |
 //! | emdb's iterators returned expired records | `expiry.rs`, `a_walk_meets_the_living_and_never_the_expired` |
 //! | in emdb a touch revived an expired key | `expiry.rs`, `an_expired_session_is_absent_to_every_operation` |
@@ -17,6 +16,7 @@ mod identity;
 #[cfg(target_os = "linux")]
 mod memory;
 mod opening;
+mod rewriting;
 mod writing;
 
 use std::io::{BufRead as _, BufReader};

@@ -66,9 +66,10 @@ async fn what_many_writers_of_one_key_leave_in_memory_is_what_the_next_open_find
         for task in 0..8_u32 {
             let store = store.at(Durability::Buffered);
             tasks.spawn(async move {
-                for at in 0..150_u32 {
-                    let (key, payload) = (key(at % 3), Bytes::from(format!("{task}/{at}/{round}").repeat(9)));
-                    match (at.wrapping_mul(2_654_435_761) >> 16).wrapping_add(task) % 6 {
+                // All go over the same keys in the same order, so that they meet at the last write of each, not only at that of a few.
+                for at in 0..2_000_u32 {
+                    let (key, payload) = (key(at / 4), Bytes::from(format!("{task}/{at}/{round}").repeat(9)));
+                    match (at.wrapping_mul(2_654_435_761) >> 16).wrapping_add(task) % 12 {
                         0 => drop(store.delete(key).await.unwrap()),
                         1 => drop(store.put(key, payload).await.unwrap()),
                         2 => drop(store.rotate(key).await.unwrap()),

@@ -1,0 +1,196 @@
+//! Files whose checksums hold and whose numbers no store writes.
+//!
+//! Goal: what stands behind the checksums is checked too, so that whoever made such a file gets an error that names the place, and no overflow,
+//! no session and no change of the folder. Method: a field of a closed store's file is changed, and every checksum above it made to hold again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::disk::sim::SimDisk;
+use cloakroom::probe::{Form, mend, places};
+use cloakroom::{
+    Clock, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey, SessionKey, SessionStore,
+    Timestamp, Whose,
+};
+
+use crate::moments::run;
+
+/// A segment in a manifest: id, kind, salt, capacity, and length and checksum if it is sealed.
+type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
+
+/// A manifest: store, mark, doubt, next segment, next number, segments.
+type Listing = ([u8; 16], u64, u64, u32, u64, Vec<Listed>);
+
+/// A change of a manifest.
+type Lie = fn(&mut Listing);
+
+const SEGMENT: &str = "00000001.seg";
+
+const PUT: u8 = 1;
+const TOUCH: u8 = 2;
+const DELETE: u8 = 3;
+const ROTATE: u8 = 4;
+const REVOKE: u8 = 5;
+
+fn options() -> Options {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    Options {
+        segment_bytes: 64 << 10,
+        payload_bytes_max: 4_096,
+        clock: clock as Arc<dyn Clock>,
+        ..Options::default()
+    }
+}
+
+/// A closed store with a record of each kind in one segment.
+fn closed() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap();
+    let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+    for n in 0..3_u8 {
+        run(&store, store.create_as(SessionKey::of(&[n]), vec![n; 100].into(), Lifetime::idle(hour)))
+            .unwrap()
+            .unwrap();
+    }
+    assert!(run(&store, store.set_lifetime(SessionKey::of(&[0]), Lifetime::idle(day))).unwrap().unwrap());
+    assert!(run(&store, store.delete(SessionKey::of(&[1]))).unwrap().unwrap());
+    assert!(run(&store, store.rotate(SessionKey::of(&[2]))).unwrap().unwrap().is_some());
+    // What a revocation hides is as long as anybody who is owned may last.
+    assert!(run(&store, store.bind(SessionKey::of(&[0]), Some(OwnerKey::of(b"ann")))).unwrap().unwrap());
+    run(&store, store.revoke(Whose::Owner(OwnerKey::of(b"nobody")), None)).unwrap().unwrap();
+    run(&store, store.close()).unwrap().unwrap();
+    disk
+}
+
+/// Opens it: where the damage is, and that the files are as they were.
+fn refused(disk: &SimDisk) -> Option<(String, u64)> {
+    let contents = |disk: &SimDisk| disk.names().iter().map(|name| disk.contents(name)).collect::<Vec<_>>();
+    let before = contents(disk);
+    match LogStore::open_by_hand(Arc::new(disk.clone()), options()) {
+        Ok(_) => None,
+        Err(OpenError::Damaged { file, offset, .. }) => {
+            assert!(contents(disk) == before, "the files were changed");
+            Some((file, offset))
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn listing(disk: &SimDisk) -> Listing {
+    postcard::from_bytes(&disk.contents("MANIFEST").unwrap()[24..]).unwrap()
+}
+
+fn relist(disk: &SimDisk, listing: &Listing) {
+    let body = postcard::to_stdvec(listing).unwrap();
+    let mut bytes = [&b"CLOAKMAN\x01\0\0\0............"[..], &body].concat();
+    mend(Form::Manifest, &mut bytes, 0);
+    disk.set_contents("MANIFEST", &bytes);
+}
+
+#[test]
+fn manifest_with_a_number_that_no_store_writes_is_refused() {
+    assert_eq!(refused(&closed()), None, "what is forged here opens as it is");
+    let last = Timestamp::MAX.as_millis();
+    let lies: [(&str, Lie); 11] = [
+        ("the next segment is the last that can be", |l| l.3 = u32::MAX),
+        ("there is no next segment", |l| l.3 = 0),
+        ("the next number is the last that can be", |l| l.4 = u64::MAX),
+        ("the next number is of no use", |l| l.4 = 1 << 63),
+        ("there is no next number", |l| l.4 = 0),
+        ("the mark is no time", |l| l.1 = Timestamp::MAX.as_millis() + 1),
+        ("the doubt is no time", |l| l.2 = u64::MAX),
+        ("a segment has no room for its header", |l| l.5[0].3 = 63),
+        ("a sealed length has none either", |l| l.5[0].4 = Some((63, 0))),
+        ("a segment has the first id that is not given", |l| l.5[0].0 = l.3),
+        ("a segment has no id", |l| l.5[0].0 = 0),
+    ];
+    for (lie, change) in lies {
+        let disk = closed();
+        let mut listing = listing(&disk);
+        change(&mut listing);
+        relist(&disk, &listing);
+        assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "{lie}");
+    }
+    // A byte behind its end, and a last number that is written longer than it need be.
+    for longer in [0, 0x80] {
+        let disk = closed();
+        let mut listing = listing(&disk);
+        // Behind the list of segments nothing follows, so its last number is the last byte.
+        listing.5.clear();
+        relist(&disk, &listing);
+        let mut bytes = disk.contents("MANIFEST").unwrap();
+        *bytes.last_mut().unwrap() |= longer;
+        bytes.push(0);
+        mend(Form::Manifest, &mut bytes, 0);
+        disk.set_contents("MANIFEST", &bytes);
+        assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "{longer}");
+    }
+    // Not so high that it cannot be.
+    let disk = closed();
+    let mut listing = listing(&disk);
+    listing.1 = last;
+    relist(&disk, &listing);
+    assert_eq!(refused(&disk), None);
+}
+
+/// Changes the record of that kind at an offset in it, and opens the store.
+fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
+    let disk = closed();
+    let mut bytes = disk.contents(SEGMENT).unwrap();
+    let all = places(&bytes);
+    let record = |place: &&(Form, u32)| place.0 == Form::Record && bytes[place.1 as usize] == kind;
+    let (_, offset) = *all.iter().find(record).unwrap();
+    let group = all.iter().rev().find(|(form, at)| *form == Form::Group && *at < offset).unwrap().1;
+    let at = offset as usize + at;
+    bytes[at..at + number.len()].copy_from_slice(number);
+    mend(Form::Record, &mut bytes, offset);
+    disk.set_contents(SEGMENT, &bytes);
+    let mut listing = listing(&disk);
+    for sealed in listing.5.iter_mut().filter(|listed| listed.0 == 1) {
+        sealed.4 = Some((u32::try_from(bytes.len()).unwrap(), crc32fast::hash(&bytes)));
+    }
+    relist(&disk, &listing);
+    let refused = refused(&disk)?;
+    assert_eq!(refused, (SEGMENT.into(), group.into()), "it names its group");
+    Some(refused)
+}
+
+#[test]
+fn record_with_a_number_that_no_store_writes_is_refused() {
+    let most = u64::MAX.to_le_bytes();
+    let never = (Timestamp::MAX.as_millis() + 1).to_le_bytes();
+    for kind in [PUT, TOUCH, DELETE, ROTATE, REVOKE] {
+        assert_eq!(with_record(kind, 1, &[]), None, "a record of kind {kind} is read as it is");
+        assert!(with_record(kind, 16, &most).is_some(), "kind {kind}: the number of its deadline");
+        assert!(
+            with_record(kind, 16, &(1_u64 << 63).to_le_bytes()).is_some(),
+            "kind {kind}: the first that is none"
+        );
+        assert!(with_record(kind, 8, &[0; 8]).is_some(), "kind {kind}: no number");
+        assert!(with_record(kind, 64, &most).is_some(), "kind {kind}: it ends after all times");
+        assert!(with_record(kind, 72, &never).is_some(), "kind {kind}: it ends at no time");
+        assert!(with_record(kind, 80, &most).is_some(), "kind {kind}: its idle period");
+        assert!(with_record(kind, 3, &[1]).is_some(), "kind {kind}: a byte that is zero");
+        assert!(with_record(kind, 0, &[6]).is_some(), "kind {kind}: another kind");
+    }
+    assert!(with_record(ROTATE, 96 + 32, &never).is_some(), "what a rotation hides ends at no time");
+}
+
+#[test]
+fn part_that_a_kind_of_record_does_not_have_is_zero() {
+    for kind in [TOUCH, DELETE, REVOKE] {
+        assert!(with_record(kind, 56, &[1]).is_some(), "kind {kind}: a time of creation");
+        assert!(with_record(kind, 2, &[1]).is_some(), "kind {kind}: a label");
+    }
+    for (kind, flags) in [(PUT, [4, 8, 16]), (TOUCH, [2, 4, 8]), (DELETE, [1, 2, 4]), (REVOKE, [1, 2, 8])] {
+        for flag in flags {
+            assert!(with_record(kind, 1, &[flag]).is_some(), "kind {kind}: flag {flag}");
+        }
+    }
+    for kind in [DELETE, REVOKE] {
+        assert!(with_record(kind, 80, &[1]).is_some(), "kind {kind}: an idle period");
+        assert!(with_record(kind, 72, &[0; 8]).is_some(), "kind {kind}: it ends before what it hides");
+    }
+    assert!(with_record(REVOKE, 24 + 16, &[1]).is_some(), "an owner of more than 16 bytes");
+    assert!(with_record(REVOKE, 1, &[4]).is_some(), "everybody, and an owner");
+}

@@ -79,7 +79,7 @@ mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When};
-pub use engine::Recovery;
+pub use engine::{Damage, Recovery, Salvaged, Verification};
 pub use error::{Error, OpenError, ParseIdError};
 pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;

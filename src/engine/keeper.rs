@@ -103,7 +103,7 @@ impl Engine {
 
     /// One round of the keeper.
     fn keep(&self) {
-        if self.log.poisoned().is_some() {
+        if self.is_read_only || self.log.poisoned().is_some() {
             return;
         }
         self.provide();
@@ -223,7 +223,7 @@ impl Engine {
         while self.log.write_next() {}
         self.log.sync_next();
         let end = self.log.poisoned().map_or(Ok(()), |cause| Err(Error::DurabilityUnknown { cause }));
-        if end.is_ok() {
+        if end.is_ok() && !self.is_read_only {
             self.seal_all();
         }
         drop(lock);

@@ -3,6 +3,8 @@
 //! | module | does |
 //! |---|---|
 //! | `open`, `recover` | folder to engine: lock, manifest, replay, torn end |
+//! | `survey`, `assess` | what of a damaged folder is certain |
+//! | `verify`, `salvage`, `damage` | a report of it, an engine that only reads it, a repair |
 //! | `write`, `read` | the operations |
 //! | `expire` | sessions whose time has come, and the tombstones that some need |
 //! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
@@ -20,14 +22,19 @@
 //! A write stages its record and changes the slot under one hold of the shard's lock. So for each key the order of sequence
 //! numbers is the order of the changes in memory, and replaying records by number gives what memory had.
 
+mod assess;
 mod catalog;
 mod compact;
+mod damage;
 mod expire;
 mod keeper;
 mod open;
 mod read;
 mod readers;
 mod recover;
+mod salvage;
+mod survey;
+mod verify;
 mod write;
 
 use std::sync::Arc;
@@ -48,8 +55,13 @@ use crate::sync::Signal;
 use catalog::Catalog;
 use readers::Readers;
 
+pub use damage::Damage;
 pub use open::Recovery;
 pub(crate) use open::{Threads, open};
+pub use salvage::Salvaged;
+pub(crate) use salvage::salvage;
+pub use verify::Verification;
+pub(crate) use verify::{open_read_only, verify};
 
 /// Counters of an engine, each on its own: they say nothing of one another.
 #[derive(Default)]
@@ -84,12 +96,57 @@ pub(crate) struct Engine {
     /// Ends a pause of compaction.
     pause: Signal,
     stopping: AtomicBool,
+    /// Nothing is written, whoever asks.
+    is_read_only: bool,
     /// The lock of the folder, until the end.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
     /// How it ended, once it has.
     ended: watch::Sender<Option<Result<(), Error>>>,
     recovery: Recovery,
     threads: Threads,
+}
+
+/// What an open comes to.
+struct Opened {
+    options: Options,
+    disk: Arc<dyn Disk>,
+    clock: Arc<StoreClock>,
+    index: Index,
+    log: Log,
+    table: Table,
+    catalog: Catalog,
+    lock: Box<dyn Send + Sync>,
+    recovery: Recovery,
+    threads: Threads,
+}
+
+impl Opened {
+    fn engine(self, is_read_only: bool) -> Engine {
+        let Self { options, disk, clock, index, log, table, catalog, lock, recovery, threads } = self;
+        Engine {
+            options,
+            disk,
+            clock,
+            index,
+            log,
+            table,
+            catalog,
+            readers: Readers::new(threads == Threads::Own),
+            counters: Counters::default(),
+            to_seal: Mutex::default(),
+            damaged: Mutex::default(),
+            time_is_due: AtomicBool::new(false),
+            compacting: Mutex::new(()),
+            compactor: Signal::default(),
+            pause: Signal::default(),
+            stopping: AtomicBool::new(false),
+            is_read_only,
+            lock: Mutex::new(Some(lock)),
+            ended: watch::Sender::new(None),
+            recovery,
+            threads,
+        }
+    }
 }
 
 impl Engine {

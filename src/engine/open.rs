@@ -21,12 +21,12 @@ use crate::log::{Log, Segment, Table};
 use crate::options::{Options, ReadMode};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
-use super::readers::Readers;
+use super::damage::quarantined;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
-use super::{Counters, Engine};
+use super::{Engine, Opened};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
-const SEQ_GAP: u64 = 1 << 32;
+pub(super) const SEQ_GAP: u64 = 1 << 32;
 
 /// Threads that read segments while the store opens: beyond a few the disk sets the pace.
 const OPEN_THREADS_MAX: usize = 8;
@@ -56,6 +56,9 @@ pub struct Recovery {
     pub sessions: u64,
     /// Bytes of an unfinished end that were cut off. Nothing in them was acknowledged as durable; a copy is kept in files `torn-*`.
     pub torn_bytes: u64,
+    /// Sessions of which something was there and too little certain, so that they are absent: none but where damage was passed over, by
+    /// [`open_read_only`](crate::LogStore::open_read_only).
+    pub sessions_in_doubt: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -75,15 +78,16 @@ pub(crate) fn open(
     options: Options,
     threads: Threads,
 ) -> Result<Arc<Engine>, OpenError> {
+    open_whole(disk, options, threads).map_err(|refused| refused.in_folder(&disk.name()))
+}
+
+fn open_whole(disk: &Arc<dyn Disk>, options: Options, threads: Threads) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
     let started = options.clock.uptime();
     let folder = disk.name();
     refuse_foreign(&**disk)?;
     disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
-    let lock = disk.lock().map_err(|refused| match refused {
-        LockError::Held(pid) => OpenError::Locked { folder: folder.clone(), pid },
-        LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
-    })?;
+    let lock = lock(&**disk)?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
     let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
@@ -101,8 +105,17 @@ pub(crate) fn open(
     Ok(engine)
 }
 
+/// Takes the folder's lock.
+pub(super) fn lock(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, OpenError> {
+    let folder = disk.name();
+    disk.lock().map_err(|refused| match refused {
+        LockError::Held(pid) => OpenError::Locked { folder, pid },
+        LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
+    })
+}
+
 /// Leaves a folder alone that holds files and no store.
-fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
+pub(super) fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
     let folder = disk.name();
     let names = disk.list().map_err(OpenError::io(format!("list the folder {folder}")))?;
     if names.iter().any(|name| name == MANIFEST) {
@@ -141,10 +154,11 @@ fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
 fn is_ours(name: &str) -> bool {
     ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
         || segment_id(name).is_some()
+        || quarantined(name).is_some()
         || is_torn(name)
 }
 
-fn segment_id(name: &str) -> Option<SegmentId> {
+pub(super) fn segment_id(name: &str) -> Option<SegmentId> {
     let hex = name.strip_suffix(".seg")?;
     let id = SegmentId(u32::from_str_radix(hex, 16).ok()?);
     (segment_name(id) == name).then_some(id)
@@ -152,33 +166,30 @@ fn segment_id(name: &str) -> Option<SegmentId> {
 
 /// The manifest, or a new one for a folder in which no store was ever finished.
 fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenError> {
-    let cure = "Restore the folder from a copy; the files were left as they are";
-    let damaged = |what: String| OpenError::Damaged { file: MANIFEST.into(), offset: 0, what, cure };
+    let damaged = |what: &str| OpenError::damaged(MANIFEST, 0, what);
     if !names.iter().any(|name| name == MANIFEST) {
         if names.iter().any(|name| name == MANIFEST_OLD) {
-            return Err(damaged("it is not there, though the one it replaced is".into()));
+            return Err(damaged("it is not there, though the one it replaced is"));
         }
-        let mut store = [0; 16];
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut store)
-            .map_err(io::Error::other)
-            .map_err(OpenError::io("get random numbers for the store's id"))?;
-        return Ok(Manifest {
-            store,
-            mark_ms: 0,
-            doubted_ms: 0,
-            next_segment: 1,
-            next_seq: 1,
-            segments: Vec::new(),
-        });
+        return Ok(Manifest::empty(new_store()?));
     }
     let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
     Manifest::decode(&bytes).map_err(|invalid| match invalid {
         Invalid::Unknown(found) => {
             OpenError::UnknownFormat { file: MANIFEST.into(), found, known: FORMAT_VERSION.into() }
         }
-        invalid => damaged(invalid.what().into()),
+        invalid => damaged(invalid.what()),
     })
+}
+
+/// An id for a store that no other has.
+pub(super) fn new_store() -> Result<[u8; 16], OpenError> {
+    let mut store = [0; 16];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut store)
+        .map_err(io::Error::other)
+        .map_err(OpenError::io("get random numbers for the store's id"))?;
+    Ok(store)
 }
 
 fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
@@ -207,14 +218,9 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
             continue;
         }
         if holds_groups(&whole(disk, name).map_err(read)?, &header) {
-            return Err(OpenError::Damaged {
-                file: MANIFEST.into(),
-                offset: 0,
-                what: format!(
-                    "{name} holds groups and is newer than the manifest, so a newer manifest was lost"
-                ),
-                cure: "Put the lost manifest back, or restore the folder from a copy; the files were left as they are",
-            });
+            let what =
+                format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost");
+            return Err(OpenError::damaged(MANIFEST, 0, what));
         }
     }
     Ok(())
@@ -262,31 +268,12 @@ fn start(
         bytes: found.bytes,
         sessions: index.len() as u64,
         torn_bytes: found.torn_bytes,
+        sessions_in_doubt: 0,
         took: options.clock.uptime().saturating_sub(started),
     };
     let log = Log::new(Arc::clone(&clock), active, next_seq, options.unwritten_bytes_max);
-    let engine = Arc::new(Engine {
-        disk,
-        clock,
-        index,
-        log,
-        table,
-        catalog,
-        readers: Readers::new(threads == Threads::Own),
-        counters: Counters::default(),
-        to_seal: parking_lot::Mutex::default(),
-        damaged: parking_lot::Mutex::default(),
-        time_is_due: std::sync::atomic::AtomicBool::new(false),
-        compacting: parking_lot::Mutex::new(()),
-        compactor: crate::sync::Signal::default(),
-        pause: crate::sync::Signal::default(),
-        stopping: std::sync::atomic::AtomicBool::new(false),
-        lock: parking_lot::Mutex::new(Some(lock)),
-        ended: tokio::sync::watch::Sender::new(None),
-        recovery,
-        threads,
-        options,
-    });
+    let opened = Opened { options, disk, clock, index, log, table, catalog, lock, recovery, threads };
+    let engine = Arc::new(opened.engine(false));
     engine.balance_warmth();
     Ok(engine)
 }

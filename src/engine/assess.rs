@@ -109,6 +109,15 @@ struct Tail {
     scanned: Scanned,
 }
 
+impl Tail {
+    /// Whether nothing was ever written behind `end`, though the file is damaged: a group that is on the device begins with its header. Of
+    /// another file, or one whose front was wiped out, zeros say nothing.
+    fn is_blank(&self, end: u32) -> bool {
+        let behind = self.bytes.get(end as usize..).and_then(|rest| rest.get(..GROUP_HEADER_BYTES as usize));
+        self.header.is_of(&self.bytes) && behind.is_some_and(|behind| behind.iter().all(|byte| *byte == 0))
+    }
+}
+
 pub(super) fn assess(disk: &dyn Disk) -> Result<Assessment, OpenError> {
     let names = disk.list().map_err(OpenError::io(format!("list the folder {}", disk.name())))?;
     let survey = survey(disk, &names)?;
@@ -335,7 +344,7 @@ impl Assessment {
             let is_cut = if walked.last {
                 !goes_on && !self.survey.is_current
             } else {
-                goes_on || !(tail.is_whole || is_blank(&tail.bytes, ends[at]))
+                goes_on || !(tail.is_whole || tail.is_blank(ends[at]))
             };
             if is_cut && tail.is_whole {
                 self.damage(&tail.file, ends[at], "the log goes on behind it, and its end is not there");
@@ -369,12 +378,6 @@ impl Assessment {
             self.lost = self.lost.max(bound);
         }
     }
-}
-
-/// Whether nothing was ever written behind `end`: a group that is on the device begins with its header.
-fn is_blank(bytes: &[u8], end: u32) -> bool {
-    let behind = bytes.get(end as usize..).and_then(|rest| rest.get(..GROUP_HEADER_BYTES as usize));
-    behind.is_some_and(|behind| behind.iter().all(|byte| *byte == 0))
 }
 
 fn position(at: usize) -> u32 {

@@ -178,21 +178,22 @@ impl Assessment {
         self.survey.damages.add(file, offset, what);
     }
 
-    /// What is there of a segment, at most `limit` bytes; nothing if there is no file.
+    /// What is there of a segment, at most `limit` bytes; nothing if there is no file. And whether that is as it should be.
     fn read(
         &mut self,
         disk: &dyn Disk,
         header: &SegmentHeader,
         limit: u32,
-    ) -> Result<(String, Vec<u8>), OpenError> {
+    ) -> Result<(String, Vec<u8>, bool), OpenError> {
         let name = segment_name(header.id);
         let Some(file) = self.survey.files.get(&header.id).cloned() else {
             self.damage(&name, 0, "the manifest lists it, and it is not there");
-            return Ok((name, Vec::new()));
+            return Ok((name, Vec::new(), false));
         };
         if quarantined(&file).is_some() {
             self.damage(&name, 0, "a salvage moved it aside, and did not end");
         }
+        let before = self.survey.damages.count;
         let opened = disk.open(&file).map_err(OpenError::io(format!("open {file}")))?;
         let unread = |at| self.survey.damages.add(&file, position(at), "the device cannot read it");
         let bytes =
@@ -205,7 +206,7 @@ impl Assessment {
             Ok(_) => self.damage(&file, 0, "it is another segment than the one that is listed"),
             Err(invalid) => self.damage(&file, 0, &format!("of the segment's header, {}", invalid.what())),
         }
-        Ok((file, bytes))
+        Ok((file, bytes, self.survey.damages.count == before))
     }
 
     fn sealed(
@@ -216,15 +217,15 @@ impl Assessment {
         seal: Seal,
     ) -> Result<(), OpenError> {
         let header = header_of(manifest, listed);
+        let (file, bytes, is_whole) = self.read(disk, &header, seal.len)?;
         let before = self.survey.damages.count;
-        let (file, bytes) = self.read(disk, &header, seal.len)?;
         let walked = self.walk(&header, &file, &bytes);
         let is_short = position(bytes.len()) < seal.len;
         if is_short && !bytes.is_empty() {
             self.damage(&file, position(bytes.len()), "it is shorter than the manifest says");
         }
         // Every part of it has a checksum that holds, and the whole has none: which part is wrong is not known.
-        let is_wrong = self.survey.damages.count == before && checksum(0, &bytes) != seal.crc;
+        let is_wrong = is_whole && self.survey.damages.count == before && checksum(0, &bytes) != seal.crc;
         if is_wrong {
             self.damage(&file, 0, "its checksum is not what the manifest says");
         }
@@ -294,14 +295,12 @@ impl Assessment {
         let newer = std::mem::take(&mut self.survey.newer);
         let mut tails = Vec::new();
         for (header, capacity) in open.into_iter().chain(newer.into_iter().map(|header| (header, 0))) {
-            let before = self.survey.damages.count;
-            let (file, bytes) = self.read(disk, &header, u32::MAX)?;
+            let (file, bytes, mut is_whole) = self.read(disk, &header, u32::MAX)?;
             // A list that is not current may not know that it was sealed, and the rest given back.
-            let is_short = self.survey.is_current && position(bytes.len()) < capacity;
-            if is_short && self.survey.damages.count == before {
+            if is_whole && self.survey.is_current && position(bytes.len()) < capacity {
                 self.damage(&file, position(bytes.len()), "it is shorter than what was set aside for it");
+                is_whole = false;
             }
-            let is_whole = self.survey.damages.count == before;
             let scanned = scan(&bytes, &header, Trust::Nothing, |_| {});
             tails.push(Tail { header, file, bytes, is_whole, scanned });
         }

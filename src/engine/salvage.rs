@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::clock::{StoreClock, Timestamp};
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::{Body, Kind, Listed, Manifest, Placed, RecordHeader, segment_name};
+use crate::format::{Body, Kind, Listed, Manifest, Placed, RecordHeader, SEGMENT_HEADER_BYTES, segment_name};
 use crate::id::{Address, SegmentId, Seq};
 use crate::index::Index;
 use crate::log::{CopyWriter, Found, copy_bytes, walk};
@@ -128,11 +128,10 @@ impl Rewrite<'_> {
     /// Writes all that is proven, durably.
     fn all(&mut self, sources: &[Source]) -> Result<(), OpenError> {
         let mut bytes: u64 = self.index.live_bytes().values().sum();
-        for source in sources {
-            let read = OpenError::io(format!("read {}", source.file));
-            let file = self.disk.open(&source.file).map_err(OpenError::io(format!("open {}", source.file)));
-            // A listed segment that is not there has nothing that counts.
-            let Ok(file) = file else { continue };
+        // A listed segment that is not there has nothing that counts.
+        for source in sources.iter().filter(|source| source.end > SEGMENT_HEADER_BYTES) {
+            let read = |e| OpenError::io(format!("read {}", source.file))(e);
+            let file = self.disk.open(&source.file).map_err(read)?;
             let segment = read_file(&*file, source.end.into(), |_| {}).map_err(read)?;
             let mut failed = Ok(());
             walk(&segment, &source.header, |found| {

@@ -9,7 +9,10 @@
 //! - A read-only open holds sessions as they last were, and no others; it changes nothing.
 //! - A salvage keeps the same sessions, every file that was there lies in quarantine, and the strict open succeeds from then on.
 
+mod crashes;
 mod histories;
+mod kept;
+mod lost_list;
 mod strikes;
 mod sweep;
 

@@ -3,7 +3,7 @@
 //!
 //! Invariant: `last` is what an open of the undamaged disk holds, and one of the moments.
 
-use cloakroom::disk::sim::SimDisk;
+use cloakroom::disk::{Disk as _, sim::SimDisk};
 use cloakroom::{Clock as _, Durability, Options, SessionKey, Timestamp};
 
 use super::{Sessions, observe, open};
@@ -25,6 +25,8 @@ pub struct Whole {
     pub moments: Vec<Sessions>,
     /// The first moment that a later watermark covers.
     pub marked: usize,
+    /// The manifest that it had when the last life began.
+    pub old_list: Vec<u8>,
     /// Every key that it ever had.
     pub keys: Vec<SessionKey>,
 }
@@ -42,7 +44,7 @@ impl Whole {
 }
 
 /// Payloads are short here: a store of a few thousand bytes has every kind of record, and each byte of it can be turned.
-fn shortened(op: Op) -> Op {
+pub fn shortened(op: Op) -> Op {
     let short = |len: usize| len % 200;
     match op {
         Op::Create { name, len, lifetime } => Op::Create { name, len: short(len), lifetime },
@@ -61,8 +63,10 @@ pub fn whole(seed: u64, lives: usize, end: End) -> Whole {
     let mut keys = Vec::new();
     let mut moments = Vec::new();
     let mut marked = 0;
+    let mut old_list = Vec::new();
     for number in 0..lives {
         let is_last = number + 1 == lives;
+        old_list = life.disk.contents("MANIFEST").unwrap();
         for (at, step) in history(seed ^ (number as u64) << 32, LIFE_OPS).into_iter().enumerate() {
             let durability = if is_last { step.durability } else { Durability::Sync };
             assert!(life.apply(Step { op: shortened(step.op), durability }));
@@ -83,12 +87,30 @@ pub fn whole(seed: u64, lives: usize, end: End) -> Whole {
     keys.sort_unstable();
     keys.dedup();
     life.end(end);
-    let (disk, options) = (life.disk.copy(seed), life.options.clone());
+    let (disk, options) = (settled(&life.disk, seed), life.options.clone());
     let store = open(&disk.copy(seed), &options).unwrap();
     let last = observe(&store, &keys);
-    let whole =
-        Whole { what: format!("{lives} lives, then {end:?}"), disk, options, last, moments, marked, keys };
-    let least = if end == End::PowerLoss { whole.marked } else { whole.moments.len() - 1 };
+    let whole = Whole {
+        what: format!("{lives} lives, then {end:?}"),
+        disk,
+        options,
+        last,
+        moments,
+        marked,
+        old_list,
+        keys,
+    };
+    let least = if end == End::Close { whole.moments.len() - 1 } else { whole.marked };
     assert!(whole.held(&whole.last, least, life.clock.wall()), "{}", whole.what);
     whole
+}
+
+/// The same files, all of them durable: what is lost of them from then on, a strike has taken.
+fn settled(disk: &SimDisk, seed: u64) -> SimDisk {
+    let settled = SimDisk::new(seed);
+    settled.create_folder().unwrap();
+    for name in disk.names() {
+        settled.set_contents(&name, &disk.contents(&name).unwrap());
+    }
+    settled
 }

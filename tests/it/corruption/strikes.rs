@@ -89,12 +89,28 @@ pub fn flips(disk: &SimDisk) -> Vec<Strike> {
         let bit = u8::try_from((at * 7 + 3) % 8).unwrap();
         Strike::Flip { file, at: at as u64, bit }
     };
-    places(disk, 1).into_iter().map(flip).collect()
+    bytes_of(disk).into_iter().map(flip).collect()
 }
 
 /// Every shorter length of each file.
 pub fn cuts(disk: &SimDisk) -> Vec<Strike> {
-    places(disk, 1).into_iter().map(|(file, len)| Strike::Cut { file, len }).collect()
+    bytes_of(disk).into_iter().map(|(file, len)| Strike::Cut { file, len }).collect()
+}
+
+/// Each file with every offset at which it has data, and a few of those that were set aside and not used.
+fn bytes_of(disk: &SimDisk) -> Vec<(String, usize)> {
+    let used = |file: &str| disk.contents(file).unwrap().iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    let mut of_file = (String::new(), 0);
+    let mut wanted = Vec::new();
+    for (file, at) in places(disk, 1) {
+        if of_file.0 != file {
+            of_file = (file.clone(), used(&file));
+        }
+        if at % 61 == 0 || at <= of_file.1 {
+            wanted.push((file, at));
+        }
+    }
+    wanted
 }
 
 /// Blocks zeroed, copied over another and swapped, within a file and between files.

@@ -199,11 +199,13 @@ fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses a folder whose manifest was replaced by an older one, or lost: a segment of the stream takes no group before it is listed, so one
-/// that is newer than the manifest and holds groups tells that a newer manifest was there.
+/// Refuses a folder whose manifest was replaced by an older one or another store's, or lost: a segment of the stream takes no group before it is
+/// listed, so one that is newer than the manifest and holds groups tells that a newer manifest was there.
 fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
     for name in names {
-        let Some(id) = segment_id(name).filter(|id| id.0 >= manifest.next_segment) else { continue };
+        // A list of nothing fits every folder: with it each segment would be removed as one that is not needed any more.
+        let is_suspect = |id: SegmentId| id.0 >= manifest.next_segment || manifest.segments.is_empty();
+        let Some(id) = segment_id(name).filter(|id| is_suspect(*id)) else { continue };
         let read = |e| OpenError::io(format!("read {name}"))(e);
         let file = disk.open(name).map_err(read)?;
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
@@ -212,6 +214,13 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
         file.read_at(0, &mut header).map_err(read)?;
         let Ok(header) = SegmentHeader::decode(&header) else { continue };
+        if id.0 < manifest.next_segment {
+            if header.store != manifest.store {
+                let what = format!("{name} is of another store than the manifest");
+                return Err(OpenError::damaged(MANIFEST, 0, what));
+            }
+            continue;
+        }
         // A copy that no manifest lists is what a crash left of a compaction, unless there is no manifest at all.
         let is_leftover = header.kind == SegmentKind::Copy && manifest.next_segment > 1;
         if is_leftover || header.id != id {

@@ -9,7 +9,7 @@
 //!    not, is judged like any other loss (see [`assess`](super::assess)).
 //! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
 //!    records into it and cut them off where they were. It is taken for one that is lost. A copy of another store with such an id is what a salvage
-//!    left that did not end; a stream of another store means that this list is not this folder's: nothing is proven.
+//!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
 //! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
 //!
 //! A file that a salvage has moved aside is read under its new name, so that a salvage which a crash cut short can be done again.
@@ -69,6 +69,11 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     };
     let next = SegmentId(survey.manifest.next_segment);
     let mut is_foreign = false;
+    if survey.manifest.segments.is_empty() {
+        for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {
+            is_foreign |= is_of_another(disk, name, &survey.manifest)?;
+        }
+    }
     for (id, name) in survey.files.range(next..) {
         match classify(disk, name, *id, &survey.manifest)? {
             Newer::Nothing => {}
@@ -80,7 +85,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     survey.is_lost |= is_foreign;
     if survey.is_current && (is_foreign || !survey.newer.is_empty()) {
         survey.is_current = false;
-        survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it: a newer one was lost");
+        survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
     }
     let last = survey.files.keys().next_back().map_or(0, |id| id.0);
     survey.manifest.next_segment = survey.manifest.next_segment.max(last.saturating_add(1));
@@ -135,6 +140,14 @@ fn files(names: &[String]) -> BTreeMap<SegmentId, String> {
     }
     files.extend(names.iter().filter_map(|name| Some((segment_id(name)?, name.clone()))));
     files
+}
+
+/// Whether a segment that an empty list does not know has the header of another store.
+fn is_of_another(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<bool, OpenError> {
+    let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
+    let front = read_file(&*file, SEGMENT_HEADER_BYTES.into(), |_| {});
+    let front = front.map_err(OpenError::io(format!("read {name}")))?;
+    Ok(SegmentHeader::decode(&front).is_ok_and(|header| header.store != manifest.store))
 }
 
 fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> Result<Newer, OpenError> {

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use cloakroom::Durability;
 use cloakroom::disk::Disk as _;
 use cloakroom::disk::sim::SimDisk;
+use cloakroom::{Durability, OpenError};
 
 use super::histories::{shortened, whole};
-use super::{Sessions, observe, open, proven, salvage, verify};
+use super::{Sessions, files, observe, open, proven, salvage, verify};
 use crate::support::history::{Step, history};
 use crate::support::life::Life;
 use crate::support::model::End;
@@ -48,6 +48,29 @@ fn nothing_is_certain_without_any_list() {
     let done = salvage(&store.disk, &store.options).unwrap();
     assert_eq!(done.sessions_kept, 0);
     assert!(observe(&open(&store.disk, &store.options).unwrap(), &store.keys).is_empty());
+}
+
+#[test]
+fn list_of_another_store_removes_nothing() {
+    let store = whole(51, 2, End::Close);
+    // Another store that was opened so often that its ids are beyond all of this one's, and that holds nothing.
+    let other = SimDisk::new(1);
+    for _ in 0..40 {
+        drop(open(&other, &store.options).unwrap());
+    }
+    store.disk.set_contents("MANIFEST", &other.contents("MANIFEST").unwrap());
+    let before = files(&store.disk);
+    assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
+    assert!(files(&store.disk) == before);
+    let done = salvage(&store.disk, &store.options).unwrap();
+    assert_eq!(done.sessions_kept, 0, "nothing tells which of the two is right");
+    let segments = before.iter().filter(|(name, _)| name.ends_with(".seg"));
+    for (name, bytes) in segments {
+        assert!(
+            files(&store.disk).iter().any(|(now, found)| now.ends_with(name) && found == bytes),
+            "{name}"
+        );
+    }
 }
 
 /// A store at one moment of its life, and the lists that it had until then.

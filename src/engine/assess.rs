@@ -20,13 +20,14 @@
 //! 5. A *hole in a stream segment*: L is below the number that the first group behind it says is not used before it, in this segment or in
 //!    a stream segment with a later id. Without one, a sealed segment holds nothing above the number that the manifest carries; an
 //!    unsealed one has no bound, and L is infinite.
-//! 6. A *hole in a copy segment* hides contents, touches and tombstones in no order. All were in sealed segments when its id was taken, so their
-//!    numbers are below the first of any stream segment with a later id, and not above the one the manifest carries.
+//! 6. A *hole in a copy segment* hides contents, touches and tombstones in no order. All were in sealed segments, or in the stream of a life that
+//!    had ended, when its id was taken: their numbers are below the first of any stream segment with a later id, and not above the one that the
+//!    manifest carries.
 //! 7. A *missing segment*, or one whose file is another, is a hole as long as it. Its header is not needed: the list has its salt.
 //! 8. The *end of the stream* is judged as an open judges it (see [`recover`](super::recover)): where no surviving byte says that more was on the
-//!    device, it is a torn end and nothing is missing. Else every segment of it is read to its last group, each hole counts, and so does an end that
-//!    does not hand over to the next. A segment that is missing behind an end that others prove was never reached: a group is on the
-//!    device only if all before it are.
+//!    device, it is a torn end and nothing is missing. Else each hole before the latest watermark counts, and so does a segment before it that does
+//!    not hand over to the next; behind it the stream ends at the first group that is not whole. A segment that is missing behind the
+//!    end was never reached: a group is on the device only if all before it are.
 //! 9. A *list that is not current* (see [`survey`](super::survey)): the segments that are newer go on its stream, and each must begin with the number
 //!    at which the one before ended, else something is missing between them. A newer copy is judged as in 6. Without a list L is infinite.
 //!
@@ -43,7 +44,7 @@ use crate::format::{
 };
 use crate::id::{Position, SegmentId, Seq, SessionKey};
 use crate::index::{Index, Replay};
-use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
+use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk, whole_groups};
 
 use super::damage::quarantined;
 use super::recover::fold;
@@ -315,22 +316,18 @@ impl Assessment {
         };
         let end = Position { segment: tails[reached].header.id, offset: tails[reached].scanned.end };
         let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, &tail.header));
-        let is_damaged = claimed_behind(behind, end.offset) > Some(end);
-        let mut ends: Vec<u32> = if is_damaged {
-            tails.iter().map(|tail| last_group(&tail.bytes, &tail.header)).collect()
-        } else {
-            tails.iter().map(|tail| tail.scanned.end).collect()
-        };
-        if !is_damaged {
-            ends[reached + 1..].fill(SEGMENT_HEADER_BYTES);
-            self.count_torn(&tails[reached..], end.offset);
+        // Up to here all was on the device; behind it the stream ends where no group is whole.
+        let claimed = claimed_behind(behind, end.offset).filter(|claimed| *claimed > end);
+        let ends = claimed.map_or_else(
+            || tails[..=reached].iter().map(|tail| tail.scanned.end).collect(),
+            |claimed| ends_beyond(&tails, claimed),
+        );
+        if let Some(torn) = ends.len().checked_sub(1) {
+            self.count_torn(&tails[torn..], ends[torn]);
         }
         let mut handed_over: Option<(SegmentId, Seq)> = None;
-        for (at, tail) in tails.iter().enumerate() {
-            if !is_damaged && at > reached {
-                break;
-            }
-            let counts = tail.bytes.get(..ends[at] as usize).unwrap_or_default();
+        for (at, tail) in tails.iter().enumerate().take(ends.len()) {
+            let counts = &tail.bytes[..tail.bytes.len().min(ends[at] as usize)];
             let walked = self.walk(&tail.header, &tail.file, counts);
             if let (Some((from, next)), Some(first)) = (handed_over, walked.first) {
                 if !self.survey.is_current && first != next {
@@ -339,11 +336,12 @@ impl Assessment {
                 }
                 handed_over = None;
             }
-            let goes_on = ends[at + 1..].iter().any(|end| *end > SEGMENT_HEADER_BYTES);
+            let goes_on = at + 1 < ends.len();
             let is_cut = if walked.last {
                 !goes_on && !self.survey.is_current
             } else {
-                goes_on || !(tail.is_whole || tail.is_blank(ends[at]))
+                let is_short = position(tail.bytes.len()) < ends[at].max(SEGMENT_HEADER_BYTES);
+                goes_on || !((tail.is_whole && !is_short) || tail.is_blank(ends[at]))
             };
             if is_cut && tail.is_whole {
                 self.damage(&tail.file, ends[at], "the log goes on behind it, and its end is not there");
@@ -377,6 +375,23 @@ impl Assessment {
             self.lost = self.lost.max(bound);
         }
     }
+}
+
+/// Where each segment of the stream ends, as far as it was reached, if all before `claimed` was on the device.
+fn ends_beyond(tails: &[Tail], claimed: Position) -> Vec<u32> {
+    let mut ends = Vec::new();
+    for tail in tails {
+        let (end, goes_on) = match tail.header.id.cmp(&claimed.segment) {
+            std::cmp::Ordering::Less => (last_group(&tail.bytes, &tail.header), true),
+            std::cmp::Ordering::Equal => whole_groups(&tail.bytes, &tail.header, claimed.offset),
+            std::cmp::Ordering::Greater => whole_groups(&tail.bytes, &tail.header, SEGMENT_HEADER_BYTES),
+        };
+        ends.push(end);
+        if !goes_on {
+            break;
+        }
+    }
+    ends
 }
 
 fn position(at: usize) -> u32 {

@@ -77,9 +77,13 @@ pub enum Error {
     /// The store was closed.
     #[error("the store is closed: open it again, or end what still uses this handle")]
     Closed,
+    /// The store was opened to be read, by [`open_read_only`](crate::LogStore::open_read_only). A read that counts as a use is a write once the
+    /// session's deadline has to move.
+    #[error("the store was opened read-only: repair it with `LogStore::salvage`, then open it to write")]
+    ReadOnly,
     /// Bytes that were read do not match their checksum. They are not served.
     #[error(
-        "segment {segment:08x} is damaged at offset {offset}: {what}. Stop the server and open the folder with care: a copy first"
+        "{segment:08x}.seg is damaged at offset {offset}: {what}. Stop the server and copy the folder; `LogStore::verify` lists all damage, `LogStore::salvage` repairs it"
     )]
     Corrupt {
         /// Number of the segment, which names its file.
@@ -152,8 +156,10 @@ pub enum OpenError {
         known: u32,
     },
     /// Data that had been made durable is damaged. The files were left as they are.
-    #[error("{file} is damaged at offset {offset}: {what}. {cure}")]
+    #[error("{file} in {folder} is damaged at offset {offset}: {what}. {cure}")]
     Damaged {
+        /// The folder.
+        folder: String,
         /// The file.
         file: String,
         /// Offset in it, in bytes.
@@ -184,6 +190,29 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// What one can do about damage; the calls are named with their type, as one has to look for them.
+    const CURE: &str = "Restore the folder from a copy, or call `LogStore::salvage`: it keeps what is certain and signs everybody else out \
+                        (`LogStore::verify` lists all damage, `LogStore::open_read_only` serves what is certain meanwhile). The files were left as they are";
+
+    /// Damage of a file; [`in_folder`](Self::in_folder) says of which folder.
+    pub(crate) fn damaged(file: impl Into<String>, offset: u32, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            folder: String::new(),
+            file: file.into(),
+            offset: offset.into(),
+            what: what.into(),
+            cure: Self::CURE,
+        }
+    }
+
+    /// The same, said of a folder.
+    pub(crate) fn in_folder(mut self, name: &str) -> Self {
+        if let Self::Damaged { folder, .. } = &mut self {
+            name.clone_into(folder);
+        }
+        self
+    }
+
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }

@@ -41,7 +41,11 @@
 //! | the folder is renamed, deleted or takes no changes any more | writes get [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; reads go on | put it right, open again |
 //! | a thread of the store panics | the store is poisoned, as by a failed write; a read that panics gets [`Error::Io`] and nothing else happens | report it, open again |
 //! | the log ends in a torn write | the end is cut, kept in a `torn-*` file, and reported by [`LogStore::recovery`] | nothing |
-//! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy |
+//! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy; or [`LogStore::salvage`], which keeps the sessions that are certain and signs everybody else out |
+//! | a store is damaged, and the server should go on meanwhile | [`LogStore::open_read_only`] serves the sessions that are certain; writes get [`Error::ReadOnly`]; no file is changed | [`LogStore::verify`] lists all damage |
+//! | the damage is behind the last sync that the log knows of | it cannot be told from a torn write: cut, kept, reported | nothing |
+//! | the manifest is damaged | what is certain by the one before it and the segments written since; nothing, if that is gone too | the same |
+//! | a salvage is cut short | the folder is still refused, or it is repaired | salvage again |
 //! | the wall clock steps back | nothing while the store runs; at a restart the store's time goes on from the last one it wrote down | nothing |
 //! | a memory map meets a device error | the process is killed (SIGBUS), as with any map | [`ReadMode::Pread`] where that cannot be had |
 //!
@@ -58,7 +62,8 @@
 //! # On disk
 //!
 //! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
-//! has the store open. `MANIFEST.old` and `torn-*` are copies of what was replaced or cut, for salvage alone. Back up the folder as a
+//! has the store open. `MANIFEST.old` and `torn-*` are copies of what was replaced or cut, for salvage alone; `quarantine-*` is what a
+//! salvage moved aside. Back up the folder as a
 //! whole, while the store is closed. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
 //! children have the argument why no crash point breaks a promise, each where its code is.
 
@@ -86,7 +91,7 @@ mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
-pub use engine::Recovery;
+pub use engine::{Damage, Recovery, Salvaged, Verification};
 pub use error::{Error, OpenError, ParseIdError};
 #[cfg(feature = "sim")]
 #[doc(hidden)]

@@ -137,6 +137,35 @@ pub trait DiskFile: Send + Sync + 'static {
     fn map(&self) -> io::Result<Option<Map>>;
 }
 
+/// Stands for a file where there is none: empty, and nothing can be written to it.
+pub(crate) struct NoFile;
+
+impl DiskFile for NoFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_at(&self, _offset: u64, _into: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn write_at(&self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn truncate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn map(&self) -> io::Result<Option<Map>> {
+        Ok(None)
+    }
+}
+
 /// A file as memory; it lives on when the file is removed.
 pub type Map = Arc<dyn Mapped>;
 

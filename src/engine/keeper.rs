@@ -105,7 +105,7 @@ impl Engine {
 
     /// One round of the keeper.
     fn keep(&self) {
-        if self.log.poisoned().is_some() {
+        if self.is_read_only || self.log.poisoned().is_some() {
             return;
         }
         self.provide();
@@ -240,7 +240,9 @@ impl Engine {
         if let Some(cause) = self.log.poisoned() {
             return Err(Error::DurabilityUnknown { cause });
         }
-        self.seal_all();
+        if !self.is_read_only {
+            self.seal_all();
+        }
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! | module | does |
 //! |---|---|
 //! | `open`, `recover` | folder to engine: lock, manifest, replay, torn end |
+//! | `survey`, `assess` | what of a damaged folder is certain |
+//! | `verify`, `salvage`, `damage` | a report of it, an engine that only reads it, a repair |
 //! | `write`, `read` | the operations |
 //! | `expire` | sessions whose time has come, and the tombstones that some need |
 //! | `owners` | binding a session to its owner, and ending all of an owner's |
@@ -22,8 +24,10 @@
 //! A write stages its record and changes the slot under one hold of the shard's lock. So for each key the order of sequence
 //! numbers is the order of the changes in memory, and replaying records by number gives what memory had.
 
+mod assess;
 mod catalog;
 mod compact;
+mod damage;
 mod expire;
 mod keeper;
 mod open;
@@ -32,6 +36,9 @@ mod read;
 mod readers;
 mod recover;
 mod reserve;
+mod salvage;
+mod survey;
+mod verify;
 mod write;
 
 use std::sync::Arc;
@@ -52,8 +59,13 @@ use catalog::Catalog;
 use readers::Readers;
 use reserve::Reserve;
 
+pub use damage::Damage;
 pub use open::Recovery;
 pub(crate) use open::{Threads, open};
+pub use salvage::Salvaged;
+pub(crate) use salvage::salvage;
+pub use verify::Verification;
+pub(crate) use verify::{open_read_only, verify};
 
 /// Counters of an engine, each on its own: they say nothing of one another.
 #[derive(Default)]
@@ -91,12 +103,61 @@ pub(crate) struct Engine {
     /// Ends a pause of compaction.
     pause: Signal,
     stopping: AtomicBool,
+    /// Nothing is written, whoever asks.
+    is_read_only: bool,
     /// The lock of the folder, until the end.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
     /// How it ended, once it has.
     ended: watch::Sender<Option<Result<(), Error>>>,
     recovery: Recovery,
     threads: Threads,
+}
+
+/// What an open comes to.
+struct Opened {
+    options: Options,
+    disk: Arc<dyn Disk>,
+    clock: Arc<StoreClock>,
+    index: Index,
+    log: Log,
+    table: Table,
+    catalog: Catalog,
+    reserve: Reserve,
+    /// `None` while who opens it holds it.
+    lock: Option<Box<dyn Send + Sync>>,
+    recovery: Recovery,
+    threads: Threads,
+}
+
+impl Opened {
+    fn engine(self, is_read_only: bool) -> Engine {
+        let Self { options, disk, clock, index, log, table, catalog, reserve, lock, recovery, threads } =
+            self;
+        Engine {
+            options,
+            disk,
+            clock,
+            index,
+            log,
+            table,
+            catalog,
+            readers: Readers::new(threads == Threads::Own),
+            counters: Counters::default(),
+            to_seal: Mutex::default(),
+            damaged: Mutex::default(),
+            time_is_due: AtomicBool::new(false),
+            compacting: Mutex::new(()),
+            reserve,
+            compactor: Signal::default(),
+            pause: Signal::default(),
+            stopping: AtomicBool::new(false),
+            is_read_only,
+            lock: Mutex::new(lock),
+            ended: watch::Sender::new(None),
+            recovery,
+            threads,
+        }
+    }
 }
 
 impl Engine {

@@ -19,17 +19,15 @@ use crate::format::{
 use crate::id::{SegmentId, Seq};
 use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
 use crate::options::{Options, ReadMode};
-use crate::sync::atomic::AtomicBool;
-use crate::sync::{Mutex, Signal};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
-use super::readers::Readers;
+use super::damage::quarantined;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
 use super::reserve::Reserve;
-use super::{Counters, Engine};
+use super::{Engine, Opened};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
-const SEQ_GAP: u64 = 1 << 32;
+pub(super) const SEQ_GAP: u64 = 1 << 32;
 
 /// A store whose numbers got this far is refused, a long life before they overflow. None gets so far: 2^31 segments are 128 TiB at least.
 const SEGMENT_IDS_MAX: u32 = 1 << 31;
@@ -63,6 +61,9 @@ pub struct Recovery {
     pub sessions: u64,
     /// Bytes of an unfinished end that were cut off. Nothing in them was acknowledged as durable; a copy is kept in files `torn-*`.
     pub torn_bytes: u64,
+    /// Sessions of which something was there and too little certain, so that they are absent: none but where damage was passed over, by
+    /// [`open_read_only`](crate::LogStore::open_read_only).
+    pub sessions_in_doubt: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -82,15 +83,16 @@ pub(crate) fn open(
     options: &Options,
     threads: Threads,
 ) -> Result<Arc<Engine>, OpenError> {
+    open_whole(disk, options, threads).map_err(|refused| refused.in_folder(&disk.name()))
+}
+
+fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
     let started = options.clock.uptime();
     let folder = disk.name();
     refuse_foreign(&**disk)?;
     disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
-    let lock = disk.lock().map_err(|refused| match refused {
-        LockError::Held(pid) => OpenError::Locked { folder: folder.clone(), pid },
-        LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
-    })?;
+    let lock = lock(&**disk)?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
     let manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
@@ -124,8 +126,17 @@ pub(crate) fn open(
     Ok(engine)
 }
 
+/// Takes the folder's lock.
+pub(super) fn lock(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, OpenError> {
+    let folder = disk.name();
+    disk.lock().map_err(|refused| match refused {
+        LockError::Held(pid) => OpenError::Locked { folder, pid },
+        LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
+    })
+}
+
 /// Leaves a folder alone that holds files and no store.
-fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
+pub(super) fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
     let folder = disk.name();
     let names = disk.list().map_err(OpenError::io(format!("list the folder {folder}")))?;
     if names.iter().any(|name| name == MANIFEST) {
@@ -164,10 +175,11 @@ fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
 fn is_ours(name: &str) -> bool {
     ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
         || segment_id(name).is_some()
+        || quarantined(name).is_some()
         || is_torn(name)
 }
 
-fn segment_id(name: &str) -> Option<SegmentId> {
+pub(super) fn segment_id(name: &str) -> Option<SegmentId> {
     let hex = name.strip_suffix(".seg")?;
     let id = SegmentId(u32::from_str_radix(hex, 16).ok()?);
     (segment_name(id) == name).then_some(id)
@@ -175,33 +187,30 @@ fn segment_id(name: &str) -> Option<SegmentId> {
 
 /// The manifest, or a new one for a folder in which no store was ever finished.
 fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenError> {
-    let cure = "Restore the folder from a copy; the files were left as they are";
-    let damaged = |what: String| OpenError::Damaged { file: MANIFEST.into(), offset: 0, what, cure };
+    let damaged = |what: &str| OpenError::damaged(MANIFEST, 0, what);
     if !names.iter().any(|name| name == MANIFEST) {
         if names.iter().any(|name| name == MANIFEST_OLD) {
-            return Err(damaged("it is not there, though the one it replaced is".into()));
+            return Err(damaged("it is not there, though the one it replaced is"));
         }
-        let mut store = [0; 16];
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut store)
-            .map_err(io::Error::other)
-            .map_err(OpenError::io("get random numbers for the store's id"))?;
-        return Ok(Manifest {
-            store,
-            mark_ms: 0,
-            doubted_ms: 0,
-            next_segment: 1,
-            next_seq: 1,
-            segments: Vec::new(),
-        });
+        return Ok(Manifest::empty(new_store()?));
     }
     let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
     Manifest::decode(&bytes).map_err(|invalid| match invalid {
         Invalid::Unknown(found) => {
             OpenError::UnknownFormat { file: MANIFEST.into(), found, known: FORMAT_VERSION.into() }
         }
-        invalid => damaged(invalid.what().into()),
+        invalid => damaged(invalid.what()),
     })
+}
+
+/// An id for a store that no other has.
+pub(super) fn new_store() -> Result<[u8; 16], OpenError> {
+    let mut store = [0; 16];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut store)
+        .map_err(io::Error::other)
+        .map_err(OpenError::io("get random numbers for the store's id"))?;
+    Ok(store)
 }
 
 fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
@@ -211,11 +220,13 @@ fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses a folder whose manifest was replaced by an older one, or lost: a segment of the stream takes no group before it is listed, so one
-/// that is newer than the manifest and holds groups tells that a newer manifest was there.
+/// Refuses a folder whose manifest was replaced by an older one or another store's, or lost: a segment of the stream takes no group before it is
+/// listed, so one that is newer than the manifest and holds groups tells that a newer manifest was there.
 fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
     for name in names {
-        let Some(id) = segment_id(name).filter(|id| id.0 >= manifest.next_segment) else { continue };
+        // A list of nothing fits every folder: with it each segment would be removed as one that is not needed any more.
+        let is_suspect = |id: SegmentId| id.0 >= manifest.next_segment || manifest.segments.is_empty();
+        let Some(id) = segment_id(name).filter(|id| is_suspect(*id)) else { continue };
         let read = |e| OpenError::io(format!("read {name}"))(e);
         let file = disk.open(name).map_err(read)?;
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
@@ -224,20 +235,22 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
         file.read_at(0, &mut header).map_err(read)?;
         let Ok(header) = SegmentHeader::decode(&header) else { continue };
+        if id.0 < manifest.next_segment {
+            if header.store != manifest.store {
+                let what = format!("{name} is of another store than the manifest");
+                return Err(OpenError::damaged(MANIFEST, 0, what));
+            }
+            continue;
+        }
         // A copy that no manifest lists is what a crash left of a compaction, unless there is no manifest at all.
         let is_leftover = header.kind == SegmentKind::Copy && manifest.next_segment > 1;
         if is_leftover || header.id != id {
             continue;
         }
         if holds_groups(&whole(disk, name).map_err(read)?, &header) {
-            return Err(OpenError::Damaged {
-                file: MANIFEST.into(),
-                offset: 0,
-                what: format!(
-                    "{name} holds groups and is newer than the manifest, so a newer manifest was lost"
-                ),
-                cure: "Put the lost manifest back, or restore the folder from a copy; the files were left as they are",
-            });
+            let what =
+                format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost");
+            return Err(OpenError::damaged(MANIFEST, 0, what));
         }
     }
     Ok(())
@@ -248,15 +261,8 @@ fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
     if next_segment <= SEGMENT_IDS_MAX && next_seq.0 <= SEQ_MAX {
         return Ok(());
     }
-    Err(OpenError::Damaged {
-        file: MANIFEST.into(),
-        offset: 0,
-        what: format!(
-            "segment {next_segment} or record {} would be next, and no store gets so far",
-            next_seq.0
-        ),
-        cure: "Restore the folder from a copy; the files that the manifest lists were left as they are",
-    })
+    let next = format!("segment {next_segment} or record {}", next_seq.0);
+    Err(OpenError::damaged(MANIFEST, 0, format!("{next} would be next, and no store gets so far")))
 }
 
 /// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's. A `frugal` one makes do with the room
@@ -299,33 +305,15 @@ fn start(
         bytes: found.bytes,
         sessions: index.len() as u64,
         torn_bytes: found.torn_bytes,
+        sessions_in_doubt: 0,
         took: options.clock.uptime().saturating_sub(started),
     };
     let room = options.unwritten_bytes_max;
     let log = Log::new(Arc::clone(&clock), active, next_seq, options.segment_bytes, room);
-    let engine = Arc::new(Engine {
-        disk,
-        clock,
-        index,
-        log,
-        table,
-        catalog,
-        readers: Readers::new(threads == Threads::Own),
-        counters: Counters::default(),
-        to_seal: Mutex::default(),
-        damaged: Mutex::default(),
-        time_is_due: AtomicBool::new(false),
-        compacting: Mutex::new(()),
-        reserve,
-        compactor: Signal::default(),
-        pause: Signal::default(),
-        stopping: AtomicBool::new(false),
-        lock: Mutex::new(None),
-        ended: tokio::sync::watch::Sender::new(None),
-        recovery,
-        threads,
-        options,
-    });
+    let lock = None;
+    let opened =
+        Opened { options, disk, clock, index, log, table, catalog, reserve, lock, recovery, threads };
+    let engine = Arc::new(opened.engine(false));
     engine.balance_warmth();
     Ok(engine)
 }

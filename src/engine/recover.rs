@@ -30,13 +30,11 @@ use crate::format::{
 use crate::format::{RecordHeader, segment_name};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::index::{Entry, Replay, Revocation};
-use crate::log::{CopyWriter, Scanned, Segment, Trust, copy_bytes, end_of_bytes, later_watermark, scan};
+use crate::log::{CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, scan};
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
 
 use super::catalog::write_new;
-
-const CURE_BACKUP: &str = "Restore the folder from a copy; the files were left as they are";
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";
@@ -103,8 +101,7 @@ fn open_listed(
     mapped: bool,
 ) -> Result<Arc<Segment>, OpenError> {
     let file = segment_name(SegmentId(listed.id));
-    let damaged =
-        |what: String| OpenError::Damaged { file: file.clone(), offset: 0, what, cure: CURE_BACKUP };
+    let damaged = |what: String| OpenError::damaged(&file, 0, what);
     match Segment::open(disk, listed, store, mapped) {
         Ok(Ok(segment)) => Ok(segment),
         Ok(Err(crate::format::Invalid::Unknown(found))) => {
@@ -124,12 +121,7 @@ fn open_listed(
 /// Folds a sealed segment in, which must be whole.
 fn read_sealed(replay: &Replay, segment: &Segment, seal: Seal) -> Result<Scanned, OpenError> {
     let name = segment_name(segment.id());
-    let damaged = |offset: u32, what: &str| OpenError::Damaged {
-        file: name.clone(),
-        offset: offset.into(),
-        what: what.into(),
-        cure: CURE_BACKUP,
-    };
+    let damaged = |offset: u32, what: &str| OpenError::damaged(&name, offset, what);
     if segment.written() < seal.len {
         return Err(damaged(segment.written(), "it is shorter than the manifest says"));
     }
@@ -262,7 +254,7 @@ impl Recovered {
 }
 
 /// Folds one record in; `moved` is its address if it is not where it was found.
-fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
+pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
     let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
     match kind {
         Kind::Put | Kind::Rotate => {
@@ -321,23 +313,18 @@ fn cut_at(tail: &Tail<'_>, watermark: Position) -> u32 {
 fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
     let end = &tails[reached];
     let position = Position { segment: end.segment.id(), offset: end.scanned.end };
-    let behind = |(at, tail): (usize, &Tail<'_>)| {
-        let from = if at == 0 { end.scanned.end } else { SEGMENT_HEADER_BYTES };
-        later_watermark(&tail.bytes, tail.segment.header(), from)
-    };
-    let claimed = tails[reached..].iter().enumerate().filter_map(behind).max();
-    match claimed {
-        Some(claimed) if claimed > position => Err(OpenError::Damaged {
-            file: segment_name(position.segment),
-            offset: position.offset.into(),
-            what: format!(
+    let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, tail.segment.header()));
+    match claimed_behind(behind, end.scanned.end) {
+        Some(claimed) if claimed > position => Err(OpenError::damaged(
+            segment_name(position.segment),
+            position.offset,
+            format!(
                 "no valid group stands here ({}), and a later one says that all up to segment {} offset {} was on the device",
                 end.scanned.stopped.map_or("it ends", crate::format::Invalid::what),
                 claimed.segment,
                 claimed.offset
             ),
-            cure: CURE_BACKUP,
-        }),
+        )),
         _ => Ok(()),
     }
 }

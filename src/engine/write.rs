@@ -52,6 +52,9 @@ impl Engine {
         bytes: u32,
         mut attempt: impl FnMut(&mut Room<'_>) -> Result<Tried<T>, Halt>,
     ) -> Result<Option<T>, Error> {
+        if self.is_read_only {
+            return Err(Error::ReadOnly);
+        }
         // A session may be from a time of larger limits: nobody could ever wait for that much room.
         let max = self.options.unwritten_bytes_max.min(self.options.segment_bytes / 2);
         if bytes > max {
@@ -239,6 +242,9 @@ impl Engine {
     }
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
+        if self.is_read_only {
+            return Ok(());
+        }
         let barrier = self.log.barrier()?;
         acknowledged(Some(barrier)).await
     }

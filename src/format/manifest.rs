@@ -56,6 +56,11 @@ impl Listed {
 }
 
 impl Manifest {
+    /// The list of a store in which nothing was written yet.
+    pub(crate) fn empty(store: [u8; 16]) -> Self {
+        Self { store, mark_ms: 0, doubted_ms: 0, next_segment: 1, next_seq: 1, segments: Vec::new() }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Serializing plain numbers into a growing vector cannot fail; an empty body would be refused by `decode`.
         let body = postcard::to_stdvec(self).unwrap_or_default();

@@ -97,6 +97,11 @@ impl SegmentHeader {
         Ok(Self { kind, store, id, salt })
     }
 
+    /// Whether a file that begins with these bytes is this segment's, damaged or not: its salt, which no other has, stands where it should.
+    pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.get(48..56) == Some(&self.salt.to_le_bytes()[..])
+    }
+
     pub(crate) const fn seed(&self) -> Seed {
         Seed(self.salt ^ (self.id.0 as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93))
     }

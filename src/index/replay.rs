@@ -93,6 +93,11 @@ impl Replay {
         self.revocations.lock().add(revocation);
     }
 
+    /// Takes out every session whose newest content has this number or an earlier one; says how many of them live at `now`.
+    pub(crate) fn drop_up_to(&mut self, seq: Seq, now: Timestamp) -> u64 {
+        self.shards.iter_mut().map(|fold| fold.get_mut().drop_up_to(seq, now)).sum()
+    }
+
     /// The index of the sessions that live at `now`, and of those that ended while an older version on disk lives on: expiry hands
     /// these to the engine for their tombstones.
     pub(crate) fn finish(self, now: Timestamp) -> Index {
@@ -302,6 +307,18 @@ impl Fold {
         let in_force = losers.deadlines.iter().filter(|(seq, _)| !self.is_ended(prefix, *seq));
         let until = in_force.map(|(_, until)| *until).max()?;
         (until > expires_at && until > now).then_some(Outlived { key: losers.key, until })
+    }
+
+    fn drop_up_to(&mut self, seq: Seq, now: Timestamp) -> u64 {
+        let mut dropped = 0;
+        for number in (0..self.slab.len()).rev() {
+            let entry = self.slab.slot(number).entry();
+            if entry.version <= seq {
+                dropped += u64::from(entry.deadlines.is_live(now));
+                self.remove(number);
+            }
+        }
+        dropped
     }
 
     fn remove(&mut self, number: u32) {

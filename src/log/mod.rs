@@ -38,11 +38,13 @@ mod segment;
 mod staging;
 mod stream;
 mod table;
+mod walk;
 
 pub(crate) use copy::{CopyWriter, copy_bytes};
 pub(crate) use outcome::{Outcome, Refused};
-pub(crate) use scan::{Scanned, Trust, end_of_bytes, later_watermark, scan};
+pub(crate) use scan::{Scanned, Trust, claimed_behind, end_of_bytes, scan};
 pub(crate) use segment::{STREAM_BYTES_MIN, Segment};
 pub(crate) use staging::Staged;
 pub(crate) use stream::{Log, Room};
 pub(crate) use table::{List, Table, find};
+pub(crate) use walk::{Found, last_group, walk, whole_groups};

@@ -113,8 +113,19 @@ fn group<'a>(
     Ok((group, Records::new(&group, body, seed, first, false)))
 }
 
+/// The latest watermark of any group behind the stream's end: at `end` of the first of these segments, `bytes` from their first byte on.
+pub(crate) fn claimed_behind<'a>(
+    segments: impl IntoIterator<Item = (&'a [u8], &'a SegmentHeader)>,
+    end: u32,
+) -> Option<Position> {
+    let behind = |(at, (bytes, header)): (usize, (&[u8], &SegmentHeader))| {
+        later_watermark(bytes, header, if at == 0 { end } else { SEGMENT_HEADER_BYTES })
+    };
+    segments.into_iter().enumerate().filter_map(behind).max()
+}
+
 /// The latest watermark of any group header, at any offset from `from` on: what follows a hole may tell that the hole is damage.
-pub(crate) fn later_watermark(bytes: &[u8], header: &SegmentHeader, from: u32) -> Option<Position> {
+fn later_watermark(bytes: &[u8], header: &SegmentHeader, from: u32) -> Option<Position> {
     let seed = header.seed();
     let mut latest = None;
     let mut at = from as usize;

@@ -122,6 +122,12 @@ impl Segment {
         Ok(Ok(Arc::new(Self { header, file, map, capacity: len, written: AtomicU32::new(len), crc })))
     }
 
+    /// A segment of which what counts ends at `end`, to be read through the file alone. Whether the file is that segment's, each read checks.
+    pub(crate) fn to_read(header: SegmentHeader, file: Arc<dyn DiskFile>, end: u32) -> Self {
+        let crc = Mutex::new(crc32fast::Hasher::new());
+        Self { header, file, map: None, capacity: end, written: AtomicU32::new(end), crc }
+    }
+
     /// The same segment, to be read through the file alone.
     pub(crate) fn unmapped(&self) -> Self {
         Self {

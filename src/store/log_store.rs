@@ -100,13 +100,7 @@ impl LogStore {
         options: Options,
         patience: Duration,
     ) -> Result<Self, OpenError> {
-        // An empty path, say from a variable that is not set, would put a store's files into the current folder.
-        if folder.as_ref().as_os_str().is_empty() {
-            let unnamed =
-                std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is empty: name a folder");
-            return Err(OpenError::io("open a store")(unnamed));
-        }
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(folder.as_ref()));
+        let disk = disk_of(folder.as_ref())?;
         Self::open_in_thread(disk, options, patience, Threads::Own).await
     }
 
@@ -166,18 +160,13 @@ impl LogStore {
         patience: Duration,
         threads: Threads,
     ) -> Result<Self, OpenError> {
-        let (answer, opened) = oneshot::channel();
-        let started = spawn("open", move || {
-            // A caller that does not wait any more drops the store with the answer, which closes it.
-            let opened = open_patiently(&disk, &options, patience, threads, || answer.is_closed());
-            let _ = answer.send(opened.map(Self::new));
-        });
-        started.map_err(OpenError::io("start a thread to open the store"))?;
-        let ended = |_| std::io::Error::other("the thread that opened the store ended");
-        opened.await.map_err(ended).map_err(OpenError::io("open the store"))?
+        let open = move |is_given_up: &dyn Fn() -> bool| {
+            open_patiently(&disk, &options, patience, threads, is_given_up)
+        };
+        in_thread(move |is_given_up| open(is_given_up).map(Self::new)).await
     }
 
-    fn new(engine: Arc<Engine>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
         let (durability, delete_durability) =
             (engine.options().durability, engine.options().delete_durability);
         Self { handle: Arc::new(Handle(engine)), durability, delete_durability }
@@ -223,12 +212,38 @@ impl LogStore {
     }
 }
 
+/// The folder of this path.
+pub(super) fn disk_of(folder: &Path) -> Result<Arc<dyn Disk>, OpenError> {
+    // An empty path, say from a variable that is not set, would put a store's files into the current folder.
+    if folder.as_os_str().is_empty() {
+        let unnamed =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is empty: name a folder");
+        return Err(OpenError::io("open a store")(unnamed));
+    }
+    Ok(Arc::new(RealDisk::new(folder)))
+}
+
+/// Does work that waits for the disk on a thread of its own; it can ask whether nobody waits for it any more.
+pub(super) async fn in_thread<T: Send + 'static>(
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    let (answer, opened) = oneshot::channel();
+    let started = spawn("open", move || {
+        // A caller that does not wait any more drops the store with the answer, which closes it.
+        let done = work(&|| answer.is_closed());
+        let _ = answer.send(done);
+    });
+    started.map_err(OpenError::io("start a thread to open the store"))?;
+    let ended = |_| std::io::Error::other("the thread that opened the store ended");
+    opened.await.map_err(ended).map_err(OpenError::io("open the store"))?
+}
+
 fn open_patiently(
     disk: &Arc<dyn Disk>,
     options: &Options,
     patience: Duration,
     threads: Threads,
-    is_given_up: impl Fn() -> bool,
+    is_given_up: &dyn Fn() -> bool,
 ) -> Result<Arc<Engine>, OpenError> {
     let pause = Signal::default();
     let mut waited = Duration::ZERO;

@@ -4,6 +4,7 @@
 
 mod log_store;
 mod memory;
+mod repair;
 
 use bytes::Bytes;
 

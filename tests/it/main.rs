@@ -9,6 +9,8 @@ mod background;
 mod cancel;
 /// What compaction must not change, and that it ends.
 mod compaction;
+/// Damage of every kind, and what is made of it.
+mod corruption;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
 mod disk;
 /// Starts by a wall clock that may be wrong.

@@ -44,7 +44,7 @@ impl Engine {
     /// Compacts some segments if any need it; says whether it did.
     pub(in crate::engine) fn compact(&self) -> bool {
         let _turn = self.compacting.lock();
-        if self.log.poisoned().is_some() || self.clock.is_doubtful() {
+        if self.is_read_only || self.log.poisoned().is_some() || self.clock.is_doubtful() {
             return false;
         }
         let victims = choose(&self.usage(), self.options.segment_bytes.into(), self.log.is_pressed());

@@ -1,0 +1,199 @@
+//! Which files of a folder count when any of them may be damaged, the manifest included. It reads, and changes nothing.
+//!
+//! # Which list to go by
+//!
+//! 1. The manifest, if it is whole and no stream segment is newer than it: the list is *current*.
+//! 2. Else the manifest that a newer stream segment proves to be old, or `MANIFEST.old`: a list that was true once. Every record staged since is in a
+//!    stream segment that it lists without a seal, or in one with an id that it had not given yet. So that list and those segments together
+//!    hold all that ever counted, whatever compactions did since, as long as each of them is here and whole; what is
+//!    not, is judged like any other loss (see [`assess`](super::assess)).
+//! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
+//!    records into it and cut them off where they were. It is taken for one that is lost. A copy of another store with such an id is what a salvage
+//!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
+//! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
+//!
+//! A file that a salvage has moved aside is read under its new name, so that a salvage which a crash cut short can be done again.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::OpenError;
+use crate::format::{FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use crate::id::SegmentId;
+
+use super::catalog::{MANIFEST, MANIFEST_OLD};
+use super::damage::{Damages, quarantined};
+use super::open::segment_id;
+use super::recover::holds_groups;
+
+/// Bytes that are read at a time where the device cannot read a file whole.
+const BLOCK_BYTES: usize = 4 << 10;
+
+/// What there is in a folder.
+pub(super) struct Survey {
+    /// The list to go by; its next id is above that of every file.
+    pub(super) manifest: Manifest,
+    pub(super) is_current: bool,
+    /// There is nothing to go by.
+    pub(super) is_lost: bool,
+    /// What each segment's file is called.
+    pub(super) files: BTreeMap<SegmentId, String>,
+    /// Stream segments with groups that the list does not know, by id.
+    pub(super) newer: Vec<SegmentHeader>,
+    /// Other segments that it does not know, of which it is not known what was moved into them.
+    pub(super) doubtful: Vec<SegmentId>,
+    pub(super) damages: Damages,
+}
+
+/// What a segment file is that the list does not know.
+enum Newer {
+    /// Nothing was ever written to it, or nothing that counts.
+    Nothing,
+    Stream(SegmentHeader),
+    Doubtful,
+    Foreign,
+}
+
+pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
+    let mut damages = Damages::default();
+    let (manifest, is_current) = choose(disk, names, &mut damages)?;
+    let mut survey = Survey {
+        is_current,
+        is_lost: manifest.is_none() && !is_current,
+        files: files(names),
+        newer: Vec::new(),
+        doubtful: Vec::new(),
+        damages,
+        manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
+    };
+    let next = SegmentId(survey.manifest.next_segment);
+    let mut is_foreign = false;
+    if survey.manifest.segments.is_empty() {
+        for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {
+            is_foreign |= is_of_another(disk, name, &survey.manifest)?;
+        }
+    }
+    for (id, name) in survey.files.range(next..) {
+        match classify(disk, name, *id, &survey.manifest)? {
+            Newer::Nothing => {}
+            Newer::Stream(header) => survey.newer.push(header),
+            Newer::Doubtful => survey.doubtful.push(*id),
+            Newer::Foreign => is_foreign = true,
+        }
+    }
+    survey.is_lost |= is_foreign;
+    if survey.is_current && (is_foreign || !survey.newer.is_empty()) {
+        survey.is_current = false;
+        survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
+    }
+    let last = survey.files.keys().next_back().map_or(0, |id| id.0);
+    survey.manifest.next_segment = survey.manifest.next_segment.max(last.saturating_add(1));
+    Ok(survey)
+}
+
+/// The list to go by, and whether it is current unless a segment proves the contrary: so is that of a store which is still to be made.
+fn choose(
+    disk: &dyn Disk,
+    names: &[String],
+    damages: &mut Damages,
+) -> Result<(Option<Manifest>, bool), OpenError> {
+    let has_old = names.iter().any(|name| name == MANIFEST_OLD);
+    let what = match read_list(disk, names, MANIFEST)? {
+        Some(Ok(manifest)) => return Ok((Some(manifest), true)),
+        None if !has_old => return Ok((None, true)),
+        None => "it is not there, though the one it replaced is",
+        Some(Err(invalid)) => invalid.what(),
+    };
+    damages.add(MANIFEST, 0, what);
+    Ok((read_list(disk, names, MANIFEST_OLD)?.and_then(Result::ok), false))
+}
+
+/// A manifest, if there is a file of that name.
+fn read_list(
+    disk: &dyn Disk,
+    names: &[String],
+    name: &str,
+) -> Result<Option<Result<Manifest, Invalid>>, OpenError> {
+    if !names.iter().any(|found| found == name) {
+        return Ok(None);
+    }
+    let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
+    let bytes = read_file(&*file, u64::MAX, |_| {}).map_err(OpenError::io(format!("read {name}")))?;
+    match Manifest::decode(&bytes) {
+        Err(Invalid::Unknown(found)) => {
+            Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() })
+        }
+        decoded => Ok(Some(decoded)),
+    }
+}
+
+/// What each segment's file is called: its own name, or else the newest under which it was moved aside.
+fn files(names: &[String]) -> BTreeMap<SegmentId, String> {
+    let mut files = BTreeMap::<SegmentId, String>::new();
+    let mut aside: Vec<_> = names.iter().filter(|name| quarantined(name).is_some()).collect();
+    aside.sort_unstable();
+    for name in aside {
+        if let Some(id) = quarantined(name).and_then(segment_id) {
+            files.insert(id, name.clone());
+        }
+    }
+    files.extend(names.iter().filter_map(|name| Some((segment_id(name)?, name.clone()))));
+    files
+}
+
+/// Whether a segment that an empty list does not know has the header of another store.
+fn is_of_another(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<bool, OpenError> {
+    let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
+    let front = read_file(&*file, SEGMENT_HEADER_BYTES.into(), |_| {});
+    let front = front.map_err(OpenError::io(format!("read {name}")))?;
+    Ok(SegmentHeader::decode(&front).is_ok_and(|header| header.store != manifest.store))
+}
+
+fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> Result<Newer, OpenError> {
+    let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
+    let read = |limit| read_file(&*file, limit, |_| {}).map_err(OpenError::io(format!("read {name}")));
+    let front = read(SEGMENT_HEADER_BYTES.into())?;
+    let header = match SegmentHeader::decode(&front) {
+        Ok(header) if header.id == id => header,
+        Err(Invalid::Unknown(found)) => {
+            return Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() });
+        }
+        // A header is synced before anything else is written.
+        _ if front.len() < SEGMENT_HEADER_BYTES as usize || front.iter().all(|byte| *byte == 0) => {
+            return Ok(Newer::Nothing);
+        }
+        _ => return Ok(Newer::Doubtful),
+    };
+    let is_ours = header.store == manifest.store;
+    let is_new = manifest.next_segment == 1;
+    if header.kind == SegmentKind::Copy && !is_ours && !is_new || !holds_groups(&read(u64::MAX)?, &header) {
+        return Ok(Newer::Nothing);
+    }
+    Ok(match header.kind {
+        _ if !is_ours => Newer::Foreign,
+        SegmentKind::Stream => Newer::Stream(header),
+        SegmentKind::Copy => Newer::Doubtful,
+    })
+}
+
+/// What a file holds, up to `limit`; where the device cannot read, zeros that `unread` is told of. It allocates no more than the file is long.
+pub(super) fn read_file(
+    file: &dyn DiskFile,
+    limit: u64,
+    mut unread: impl FnMut(usize),
+) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(limit)).map_err(io::Error::other)?];
+    if file.read_at(0, &mut bytes).is_ok() {
+        return Ok(bytes);
+    }
+    let mut at = 0;
+    for block in bytes.chunks_mut(BLOCK_BYTES) {
+        if file.read_at(at as u64, block).is_err() {
+            block.fill(0);
+            unread(at);
+        }
+        at += block.len();
+    }
+    Ok(bytes)
+}

@@ -4,16 +4,18 @@
 //! what the operating system answers is the answer. Unix only: positional reads and writes, file modes and folder syncs
 //! have no portable form.
 //!
-//! Invariant: the lock file is never removed, so that two holders can never lock two files of one name.
+//! Invariants: the lock file is never removed, so that two holders can never lock two files of one name; and once the lock is taken every call is
+//! made in the folder that it was taken in, or fails: a store whose folder was moved must not write into the one that took its place.
 #![expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
@@ -46,6 +48,8 @@ const PID_BYTES_MAX: u64 = 16;
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     folder: PathBuf,
+    /// The folder in which the lock was taken. It stays open: a sync must not fail for want of a descriptor.
+    locked_in: Arc<Mutex<Option<Arc<File>>>>,
 }
 
 impl RealDisk {
@@ -56,12 +60,27 @@ impl RealDisk {
     /// assert_eq!(RealDisk::new("/srv/sessions").name(), "/srv/sessions");
     /// ```
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), locked_in: Arc::default() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// The path of a file, if the folder is still the one that was locked.
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
         debug_assert!(!name.contains('/') && name != LOCK_NAME, "{name} is no name for a file of a store");
-        self.folder.join(name)
+        self.still_here()?;
+        Ok(self.folder.join(name))
+    }
+
+    fn still_here(&self) -> io::Result<()> {
+        let Some(locked) = self.locked_in() else { return Ok(()) };
+        let (here, locked) = (fs::metadata(&self.folder)?, locked.metadata()?);
+        if (here.dev(), here.ino()) == (locked.dev(), locked.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::NotFound, "the folder was moved, and another is in its place"))
+    }
+
+    fn locked_in(&self) -> Option<Arc<File>> {
+        self.locked_in.lock().clone()
     }
 }
 
@@ -88,6 +107,7 @@ impl Disk for RealDisk {
         let _ = file
             .set_len(0)
             .and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+        *self.locked_in.lock() = Some(Arc::new(File::open(&self.folder).map_err(LockError::Io)?));
         Ok(Box::new(file))
     }
 
@@ -108,7 +128,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let path = self.path(name);
+        let path = self.path(name)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
         let file = file.map_err(no_room)?;
         if let Err(error) = allocate(&file, len) {
@@ -120,20 +140,23 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.path(name)?)?;
         Ok(Arc::new(RealFile { file }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        fs::rename(self.path(from)?, self.path(to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        fs::remove_file(self.path(name)?)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        sync_folder(&self.folder)
+        match self.locked_in() {
+            Some(folder) => folder.sync_all(),
+            None => sync_folder(&self.folder),
+        }
     }
 
     fn name(&self) -> String {

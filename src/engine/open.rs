@@ -2,7 +2,7 @@
 //!
 //! The folder is not touched before it is known to be a store's, or empty. Until the new manifest is durable nothing that the old
 //! one lists is changed, so a crash at any call leaves a folder that opens the same way (P6); what is removed or cut afterwards is not
-//! part of the store any more.
+//! part of the store any more. On a full disk what no list names goes first, once all that is listed was read and is whole.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,7 @@
 //! The integration tests: one binary, one module for each concern.
+//!
+//! Variables of the environment: `CLOAKROOM_SEED` replays a seed that a failure printed, `CLOAKROOM_SIM_BUDGET` makes the tests that crash, fail, drop
+//! and fight longer, and `CLOAKROOM_READ_MODE=pread` runs every store in a folder without maps.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
 
 /// The contract of every store, at one instant.

@@ -93,6 +93,26 @@ fn wall_that_steps_back_an_hour_moves_no_deadline_while_running_nor_across_a_res
 }
 
 #[test]
+fn wall_that_jumps_ahead_while_running_ends_nobody_and_is_doubted_at_the_restart() {
+    let disk = SimDisk::new(1);
+    let (store, clock) = open_at(&disk, START);
+    create(&store, "it", Lifetime::idle(30 * MINUTE)).unwrap();
+    clock.set_wall(START.saturating_add(10 * YEAR));
+    settle(&store);
+    assert!(there(&store, "it") && touch(&store, "it"));
+    close(&store);
+    let (store, clock) = open_at(&disk, START.saturating_add(10 * YEAR));
+    assert!(!there(&store, "it"), "it goes by the time that it shows");
+    clock.advance(MINUTE);
+    settle(&store);
+    disk.crash();
+    drop(store);
+    let (store, _) = open_at(&disk, START.saturating_add(MINUTE));
+    assert!(there(&store, "it"), "the jump was withdrawn");
+    close(&store);
+}
+
+#[test]
 fn machine_that_sleeps_for_days_wakes_to_what_is_due() {
     let disk = SimDisk::new(1);
     let (store, clock) = open_at(&disk, START);

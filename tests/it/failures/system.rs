@@ -287,3 +287,32 @@ async fn folder_that_takes_no_changes_opens_no_store_and_opens_later() {
     assert!(acked.check(&store, "afterwards").await.is_empty());
     in_time("close", store.close()).await.unwrap();
 }
+
+/// Somebody moves the folder of a store that runs and starts another in its place: the two have nothing to do with each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_whose_folder_was_moved_leaves_the_one_in_its_place_alone() {
+    let top = tempfile::tempdir().unwrap();
+    let folder = top.path().join("store");
+    let old = open(&folder).await;
+    let mut of_old = Acked::default();
+    of_old.work(&old, 0..40).await;
+    std::fs::rename(&folder, elsewhere(&folder)).unwrap();
+    let new = open(&folder).await;
+    let (mut of_new, mut refused) = (Acked::default(), 0);
+    for part in 1..6 {
+        of_new.work(&new, part * 1_000..part * 1_000 + 40).await;
+        of_old.work(&old, part * 40..part * 40 + 40).await;
+        refused += of_old.errors.len();
+    }
+    assert!(refused > 0, "the old one went on as if nothing had happened");
+    assert!(of_new.errors.is_empty(), "{:?}", of_new.errors);
+    assert!(of_old.check(&old, "the old one").await.is_empty());
+    drop(in_time("close", old.close()).await);
+    in_time("close", new.close()).await.unwrap();
+    drop((old, new));
+    for (folder, acked) in [(folder.clone(), of_new), (elsewhere(&folder), of_old)] {
+        let store = open(&folder).await;
+        assert!(acked.check(&store, folder.to_str().unwrap()).await.is_empty());
+        in_time("close", store.close()).await.unwrap();
+    }
+}

@@ -25,13 +25,14 @@
 //!    manifest carries.
 //! 7. A *missing segment*, or one whose file is another, is a hole as long as it. Its header is not needed: the list has its salt.
 //! 8. The *end of the stream* is judged as an open judges it (see [`recover`](super::recover)): where no surviving byte says that more was on the
-//!    device, it is a torn end and nothing is missing. Else each hole before the latest watermark counts, and so does a segment before it that does
-//!    not hand over to the next; behind it the stream ends at the first group that is not whole. A segment that is missing behind the
-//!    end was never reached: a group is on the device only if all before it are.
+//!    device, it is a torn end. Else every segment of it is read to its last group, each hole counts, and so does an end that does not hand over
+//!    to the next. A segment that is missing behind an end that others prove was never reached: a group is on the device only if all
+//!    before it are. A *torn end beside damage* has no bound: on a device that damages, it may be damage as well.
 //! 9. A *list that is not current* (see [`survey`](super::survey)): the segments that are newer go on its stream, and each must begin with the number
 //!    at which the one before ended, else something is missing between them. A newer copy is judged as in 6. Without a list L is infinite.
 //!
-//! Not covered, as in an open: what lies behind the last watermark of a stream that was not closed cannot be told from a torn end.
+//! Not covered, as in an open: where nothing else is damaged, what lies behind the last watermark of a stream that was not closed cannot be told
+//! from a torn end, or if it is all zeros from one that was never written.
 
 use std::collections::HashSet;
 
@@ -44,7 +45,7 @@ use crate::format::{
 };
 use crate::id::{Position, SegmentId, Seq, SessionKey};
 use crate::index::{Index, Replay};
-use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk, whole_groups};
+use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
 
 use super::damage::quarantined;
 use super::recover::fold;
@@ -316,15 +317,14 @@ impl Assessment {
         };
         let end = Position { segment: tails[reached].header.id, offset: tails[reached].scanned.end };
         let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, &tail.header));
-        // Up to here all was on the device; behind it the stream ends where no group is whole.
-        let claimed = claimed_behind(behind, end.offset).filter(|claimed| *claimed > end);
-        let ends = claimed.map_or_else(
-            || tails[..=reached].iter().map(|tail| tail.scanned.end).collect(),
-            |claimed| ends_beyond(&tails, claimed),
-        );
-        if let Some(torn) = ends.len().checked_sub(1) {
-            self.count_torn(&tails[torn..], ends[torn]);
-        }
+        let ends: Vec<u32> = if claimed_behind(behind, end.offset) > Some(end) {
+            let last = tails.iter().map(|tail| last_group(&tail.bytes, &tail.header)).collect::<Vec<_>>();
+            let reached = last.iter().rposition(|end| *end > SEGMENT_HEADER_BYTES).unwrap_or(reached);
+            last[..=reached].to_vec()
+        } else {
+            tails[..=reached].iter().map(|tail| tail.scanned.end).collect()
+        };
+        self.count_torn(&tails[ends.len() - 1..], ends[ends.len() - 1]);
         let mut handed_over: Option<(SegmentId, Seq)> = None;
         for (at, tail) in tails.iter().enumerate().take(ends.len()) {
             let counts = &tail.bytes[..tail.bytes.len().min(ends[at] as usize)];
@@ -340,8 +340,7 @@ impl Assessment {
             let is_cut = if walked.last {
                 !goes_on && !self.survey.is_current
             } else {
-                let is_short = position(tail.bytes.len()) < ends[at].max(SEGMENT_HEADER_BYTES);
-                goes_on || !((tail.is_whole && !is_short) || tail.is_blank(ends[at]))
+                goes_on || !(tail.is_whole || tail.is_blank(ends[at]))
             };
             if is_cut && tail.is_whole {
                 self.damage(&tail.file, ends[at], "the log goes on behind it, and its end is not there");
@@ -358,8 +357,9 @@ impl Assessment {
         Ok(())
     }
 
+    /// Counts what lies behind the stream's end. A file that is not the segment's own says nothing of it.
     fn count_torn(&mut self, tails: &[Tail], end: u32) {
-        for (at, tail) in tails.iter().enumerate() {
+        for (at, tail) in tails.iter().enumerate().filter(|(at, t)| *at == 0 || t.header.is_of(&t.bytes)) {
             let from = if at == 0 { end } else { SEGMENT_HEADER_BYTES };
             self.torn_bytes += end_of_bytes(&tail.bytes, from).map_or(0, |end| u64::from(end - from));
         }
@@ -374,24 +374,10 @@ impl Assessment {
             let bound = below.into_iter().chain(*cap).min().unwrap_or(Seq(u64::MAX));
             self.lost = self.lost.max(bound);
         }
-    }
-}
-
-/// Where each segment of the stream ends, as far as it was reached, if all before `claimed` was on the device.
-fn ends_beyond(tails: &[Tail], claimed: Position) -> Vec<u32> {
-    let mut ends = Vec::new();
-    for tail in tails {
-        let (end, goes_on) = match tail.header.id.cmp(&claimed.segment) {
-            std::cmp::Ordering::Less => (last_group(&tail.bytes, &tail.header), true),
-            std::cmp::Ordering::Equal => whole_groups(&tail.bytes, &tail.header, claimed.offset),
-            std::cmp::Ordering::Greater => whole_groups(&tail.bytes, &tail.header, SEGMENT_HEADER_BYTES),
-        };
-        ends.push(end);
-        if !goes_on {
-            break;
+        if self.torn_bytes > 0 && !self.is_sound() {
+            self.lost = Seq(u64::MAX);
         }
     }
-    ends
 }
 
 fn position(at: usize) -> u32 {

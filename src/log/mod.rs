@@ -47,4 +47,4 @@ pub(crate) use segment::{STREAM_BYTES_MIN, Segment};
 pub(crate) use staging::Staged;
 pub(crate) use stream::{Log, Room};
 pub(crate) use table::{List, Table, find};
-pub(crate) use walk::{Found, last_group, walk, whole_groups};
+pub(crate) use walk::{Found, last_group, walk};

@@ -84,26 +84,6 @@ pub(crate) fn last_group(bytes: &[u8], header: &SegmentHeader) -> u32 {
     last
 }
 
-/// Where the groups end that hold as a whole, back to back from `from` on, and whether the last of them says that the stream goes on elsewhere.
-pub(crate) fn whole_groups(bytes: &[u8], header: &SegmentHeader, from: u32) -> (u32, bool) {
-    let seed = header.seed();
-    let (mut at, mut last) = (from as usize, false);
-    while !last
-        && at < bytes.len()
-        && let Ok((group, end)) = group_at(bytes, seed, at)
-    {
-        let mut is_whole = true;
-        let chain = records(&bytes[..end], seed, at, &mut |found| {
-            is_whole &= !matches!(found, Found::Spoilt { .. });
-        });
-        if !is_whole || chain.end != end || chain.records != group.records {
-            break;
-        }
-        (at, last) = (end, group.last);
-    }
-    (position(at), last)
-}
-
 /// Where a row of records ended.
 struct Chain {
     end: usize,

@@ -108,6 +108,13 @@ fn damaged_payload_costs_that_session_alone() {
 }
 
 #[test]
+fn damaged_payload_of_the_newest_version_does_not_bring_an_older_one_back() {
+    let lives = three_lives();
+    lives.damage(7, 10);
+    assert_eq!(lives.kept(), [0, 1, 2, 4, 5, 6]);
+}
+
+#[test]
 fn damaged_payload_of_an_older_version_costs_nobody() {
     let lives = three_lives();
     lives.damage(3, 10);

@@ -4,15 +4,16 @@
 //! history; after each operation it is killed, and each manifest of its past is put in the place of the newest or of the one before.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cloakroom::disk::Disk as _;
-use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Durability, OpenError};
+use cloakroom::disk::sim::{DirOps, SimDisk};
+use cloakroom::{Durability, Lifetime, OpenError, Options, SessionKey, SessionStore};
 
 use super::histories::{shortened, whole};
 use super::{Sessions, files, observe, open, proven, salvage, verify};
-use crate::support::history::{Step, history};
-use crate::support::life::Life;
+use crate::support::history::{Op, Step, history};
+use crate::support::life::{Life, drive};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds, spread};
 
@@ -74,6 +75,94 @@ fn list_of_another_store_removes_nothing() {
     }
 }
 
+/// A store that began with the list it gives, wrote session 0, ended it in its second segment, and went on to a third.
+fn turned() -> (SimDisk, Options, Vec<u8>) {
+    let life = Life::open(SimDisk::new(9));
+    let (disk, options) = (life.disk.clone(), life.options.clone());
+    let list = disk.contents("MANIFEST").unwrap();
+    let store = life.store().at(Durability::Sync);
+    let put = |n: u32, len: usize| {
+        let day = Lifetime::absolute(Duration::from_secs(86_400));
+        drive(&store, store.upsert(key(n), vec![1; len].into(), day)).unwrap().unwrap();
+    };
+    put(0, 100);
+    (1..14).for_each(|n| put(n, 5_000));
+    assert!(drive(&store, store.delete(key(0))).unwrap().unwrap());
+    (14..26).for_each(|n| put(n, 5_000));
+    put(26, 100);
+    disk.kill();
+    // That the first was cut to its length when it was sealed, no sync has made last.
+    let mut first = disk.contents("00000001.seg").unwrap();
+    first.resize(64 << 10, 0);
+    disk.set_contents("00000001.seg", &first);
+    (disk, options, list)
+}
+
+fn key(n: u32) -> SessionKey {
+    SessionKey::of(&n.to_le_bytes())
+}
+
+#[test]
+fn segment_that_no_list_knows_and_that_is_gone_is_missed() {
+    let (disk, options, list) = turned();
+    assert!(!proven(&disk, &options, &[]).contains_key(&key(0)));
+    disk.remove("MANIFEST").unwrap();
+    disk.set_contents("MANIFEST.old", &list);
+    let all = proven(&disk, &options, &[]);
+    assert_eq!(all.len(), 26, "the old list and the segments since have everything");
+    let names = disk.names();
+    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".seg")).collect();
+    disk.remove(segments[1]).unwrap();
+    let certain = proven(&disk, &options, &[]);
+    assert!(!certain.contains_key(&key(0)), "its end was in the segment that is gone");
+    assert!(certain.contains_key(&key(26)), "it was written after that: {certain:?}");
+}
+
+#[test]
+fn crash_while_files_are_moved_aside_never_leaves_what_an_old_list_fits() {
+    let (disk, options, list) = turned();
+    disk.set_contents("MANIFEST", &list);
+    let certain = proven(&disk, &options, &[]);
+    let whole = disk.copy(1);
+    salvage(&whole, &options).unwrap();
+    let calls = whole.calls();
+    let ways = [DirOps::Ordered, DirOps::Any].into_iter().flat_map(|d| (0..8).map(move |seed| (d, seed)));
+    for ((dir_ops, seed), n) in ways.flat_map(|way| (1..=calls).map(move |n| (way, n))) {
+        let cut_short = disk.copy(seed << 16 | n);
+        cut_short.dir_ops(dir_ops);
+        cut_short.crash_at_call(n);
+        drop(salvage(&cut_short, &options));
+        cut_short.restart();
+        if let Ok(store) = open(&cut_short, &options) {
+            let found = observe(&store, &[key(0)]);
+            assert!(
+                found == certain,
+                "call {n}, {dir_ops:?}: {} sessions, not {}",
+                found.len(),
+                certain.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left() {
+    let mut life = Life::open(SimDisk::new(4));
+    let lifetime = Lifetime::absolute(Duration::from_secs(86_400));
+    let create = Op::Create { name: 0, len: 50, lifetime };
+    assert!(life.apply(Step { op: create, durability: Durability::Sync }));
+    // Now a watermark covers it, and none what follows.
+    (0..3).for_each(|_| life.step());
+    assert!(life.apply(Step { op: Op::Delete { name: 0 }, durability: Durability::Sync }));
+    let ended = life.key(0);
+    life.again(End::Kill);
+    life.disk.kill();
+    life.disk.remove("MANIFEST").unwrap();
+    assert!(life.disk.contents("MANIFEST.old").is_some());
+    let certain = proven(&life.disk, &life.options, &[ended]);
+    assert!(certain.is_empty(), "{certain:?}");
+}
+
 /// A store at one moment of its life, and the lists that it had until then.
 struct Moment {
     disk: SimDisk,
@@ -124,6 +213,8 @@ fn any_list_of_the_past_in_place_of_the_newest_signs_nobody_in() {
                 let what = format!("moment {nth}, list {number} of {}, newest: {is_newest}", lists.len());
                 // What opens strictly goes by that list, and no surviving byte tells of another.
                 if verify(&disk, &options).is_sound() {
+                    let found = observe(&open(&disk, &options).unwrap(), &keys);
+                    assert!(found.iter().all(|(key, stored)| sessions.get(key) == Some(stored)), "{what}");
                     continue;
                 }
                 refused += 1;

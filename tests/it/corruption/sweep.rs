@@ -96,6 +96,8 @@ impl Case<'_> {
                 assert!(!verified.is_sound() && !verified.damage.is_empty(), "refused, and said to be sound");
                 for (key, stored) in &certain {
                     assert_eq!(last.get(key), Some(stored), "{key} is not as it was last");
+                    // Beside damage a torn end is none.
+                    assert_eq!(verified.torn_bytes, 0, "{verified:?}");
                 }
                 tally.refused += 1;
                 tally.kept += certain.len() as u64;
@@ -141,7 +143,7 @@ fn flipped_bit_anywhere_is_told_and_signs_nobody_in() {
     let tally = sweep("flipped bits", 120, flips);
     assert!(tally.refused > 100 && tally.cut > 0 && tally.harmless > 0, "{tally:?}");
     // Most bits are of one payload, of which the rest does not depend.
-    assert!(tally.kept * 4 > tally.there, "a repair that keeps nobody is none: {tally:?}");
+    assert!(tally.kept * 5 > tally.there, "a repair that keeps nobody is none: {tally:?}");
 }
 
 #[test]

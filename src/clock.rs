@@ -5,8 +5,13 @@
 //! no deadline. This is the only module that names the system's time.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+#[cfg(not(all(test, shuttle)))]
+use std::time::Instant;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(all(test, shuttle)))]
+use crate::sync::{Condvar, MutexGuard};
 
 /// An instant in store time: milliseconds since 1970-01-01 UTC.
 ///
@@ -268,10 +273,15 @@ impl StoreClock {
     }
 }
 
+#[cfg(all(test, shuttle))]
+pub(crate) use crate::sync::scheduled::Deadline;
+
 /// An instant of real time to wait for. Waiting is for devices and threads, so a store's clock has no say in it.
+#[cfg(not(all(test, shuttle)))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline(Instant);
 
+#[cfg(not(all(test, shuttle)))]
 impl Deadline {
     #[expect(
         clippy::disallowed_methods,
@@ -290,11 +300,7 @@ impl Deadline {
     }
 
     /// Waits for a notification, until then at the latest.
-    pub(crate) fn wait<T>(
-        self,
-        condition: &parking_lot::Condvar,
-        guard: &mut parking_lot::MutexGuard<'_, T>,
-    ) {
+    pub(crate) fn wait<T>(self, condition: &Condvar, guard: &mut MutexGuard<'_, T>) {
         condition.wait_until(guard, self.0);
     }
 }

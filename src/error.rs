@@ -52,7 +52,8 @@ pub enum Error {
         /// The version the session is at.
         current: Version,
     },
-    /// The disk has no room for another segment. Nothing was written; deletes go on, and writes do once there is room.
+    /// The disk has no room for another segment. Nothing was written; deletes go on ([`delete`](crate::SessionStore::delete) says how far), and
+    /// writes do once there is room.
     #[error(
         "no room on the disk for another log segment: free some; deletes still work, and nothing acknowledged is lost"
     )]

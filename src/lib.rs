@@ -37,7 +37,9 @@
 //! | event | what happens | what to do |
 //! |---|---|---|
 //! | a write or sync of the log fails | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], later writes [`Error::Poisoned`], reads go on | mend the disk, open again |
-//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes go on; space is given back as sessions end | free space; nothing else |
+//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes and rotations go on (a sixteenth of a segment is theirs, more once compaction has made room); a reserve as long as a segment lets compaction give space back as sessions end; the store opens | free space; nothing else |
+//! | the folder is renamed, deleted or takes no changes any more | writes get [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; reads go on | put it right, open again |
+//! | a thread of the store panics | the store is poisoned, as by a failed write; a read that panics gets [`Error::Io`] and nothing else happens | report it, open again |
 //! | the log ends in a torn write | the end is cut, kept in a `torn-*` file, and reported by [`LogStore::recovery`] | nothing |
 //! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy |
 //! | the wall clock steps back | nothing while the store runs; at a restart the store's time goes on from the last one it wrote down | nothing |
@@ -46,7 +48,9 @@
 //! # Reads, writes, and futures that are dropped
 //!
 //! Reads see a write from the moment it is staged; the acknowledgement waits for the durability asked for. Dropping the future of a
-//! write before it is ready leaves the write undone or done, never half done, and it may still happen.
+//! write before it is ready leaves the write undone or done, never half done; once a read has seen it, it stays. A create or a rotation that is
+//! dropped may have happened under an id that nobody learns: the old id of a rotation may be dead. A close goes on; an open closes what it
+//! opened, and takes no folder that it was still waiting for.
 //!
 //! No worker of an async runtime waits for a disk: the store has a thread that writes, one that syncs, one for segments and expiry, one
 //! for compaction, and two that read segments which are not mapped. It needs no runtime of a certain kind.
@@ -71,6 +75,9 @@ mod id;
 mod index;
 mod lifetime;
 mod log;
+#[cfg(all(test, shuttle))]
+#[path = "../tests/shuttle/mod.rs"]
+mod models;
 mod options;
 mod session;
 mod store;

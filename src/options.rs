@@ -77,8 +77,8 @@ pub enum ReadMode {
 /// ```
 #[derive(Clone)]
 pub struct Options {
-    /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files; disk use is
-    /// bounded by twice the live bytes and two of these.
+    /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files, each of which
+    /// stays open; disk use is bounded by twice the live bytes and two of these.
     pub segment_bytes: u32,
     /// The longest payload, in bytes: 1 to an eighth of `segment_bytes`, and at most 8 MiB; default 1 MiB. A session is read and written whole.
     pub payload_bytes_max: u32,

@@ -1,17 +1,32 @@
-//! What waits for what: the future every store operation returns, and named threads.
+//! What waits for what: the future every store operation returns, named threads, and the seam to locks and atomics.
 //!
-//! Nothing here knows of sessions or disks. Invariant: dropping a [`Pending`] never undoes or corrupts anything; it only stops
-//! waiting.
+//! Nothing here knows of sessions or disks. Locks and atomics are `parking_lot`'s and the standard library's under another name; in the
+//! models of `tests/shuttle` they are those of a scheduler that tries other orders each time. Invariant: dropping a [`Pending`] never
+//! undoes or corrupts anything; it only stops waiting.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+#[cfg(all(test, shuttle))]
+pub(crate) mod scheduled;
+
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(all(test, shuttle))]
+pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(all(test, shuttle))]
+pub(crate) use shuttle::sync::atomic;
+#[cfg(all(test, shuttle))]
+use shuttle::thread;
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use std::sync::atomic;
+#[cfg(not(all(test, shuttle)))]
+use std::thread;
+
+use atomic::{AtomicUsize, Ordering};
 
 /// The future that a store operation returns.
 ///
@@ -76,8 +91,11 @@ impl<T> fmt::Debug for Pending<'_, T> {
 }
 
 /// Starts a named thread.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(format!("cloakroom-{name}")).spawn(body)
 }
 
 /// The answers of `work` for each of `items`, in their order, got by up to `workers` threads at once.
@@ -93,7 +111,7 @@ pub(crate) fn for_each<T: Sync, R: Send>(
             answers.lock().push((at, answer));
         }
     };
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 1..workers.min(items.len()) {
             scope.spawn(worker);
         }

@@ -17,15 +17,14 @@ mod state;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use self::handles::{SimFile, SimLock};
 use self::names::FileNumber;
 pub use self::plan::{Call, DirOps, Fault, SECTOR_BYTES};
 use self::state::State;
 use super::{Disk, DiskFile, LockError};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A simulated disk: a handle of one life of its machine; clones share the disk and the life.
 ///

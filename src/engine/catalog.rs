@@ -15,12 +15,11 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::format::Manifest;
 use crate::id::{SegmentId, Seq};
+use crate::sync::Mutex;
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";

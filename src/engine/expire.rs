@@ -4,11 +4,10 @@
 //! since every record of it ends no later; one whose lifetime was shortened leaves a record with a later deadline behind, which the
 //! next open would revive, so its tombstone is staged before it leaves the index.
 
-use std::sync::atomic::Ordering;
-
 use crate::format::{Body, RECORD_HEADER_BYTES, RecordHeader};
 use crate::index::Index;
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 
@@ -18,7 +17,15 @@ const SLICE: usize = 256;
 impl Engine {
     /// Takes everything out that is due; says how many sessions ended.
     pub(super) fn expire(&self) -> u64 {
-        let ended = (0..Index::SHARDS).map(|shard| self.expire_shard(shard)).sum();
+        let ended = (0..Index::SHARDS)
+            .map(|shard| {
+                // Many may end at once, and writes need the next segment meanwhile.
+                if self.log.needs_spare().is_some() && !self.log.is_pressed() {
+                    self.provide();
+                }
+                self.expire_shard(shard)
+            })
+            .sum();
         if ended > 0 {
             self.counters.expired.fetch_add(ended, Ordering::Relaxed);
             self.time_is_due.store(true, Ordering::Relaxed);

@@ -15,13 +15,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
+use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
 use crate::log::Segment;
 use crate::options::ReadMode;
+use crate::sync::atomic::Ordering;
 use crate::sync::spawn;
 
 use super::catalog::Unchanged;
@@ -52,7 +52,7 @@ impl Engine {
     fn start_threads(engine: &Arc<Self>) -> io::Result<()> {
         let start = |name, life: fn(&Self)| {
             let engine = Arc::clone(engine);
-            spawn(name, move || engine.live_through(life))
+            spawn(name, move || engine.live_through(life).unwrap_or_default())
         };
         let mut threads = vec![
             start("writer", |engine| engine.log.run_writer())?,
@@ -78,10 +78,12 @@ impl Engine {
     }
 
     /// Lives a thread's life; one that panics ends the writing, since what it was about to do is not known, and no waiter waits for ever.
-    fn live_through(&self, life: fn(&Self)) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(self))).is_err() {
+    fn live_through<T>(&self, life: impl FnOnce(&Self) -> T) -> Option<T> {
+        let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(self))).ok();
+        if lived.is_none() {
             self.log.poison("a thread of the store panicked", Vec::new());
         }
+        lived
     }
 
     fn run_keeper(&self) {
@@ -93,11 +95,11 @@ impl Engine {
 
     fn run_compactor(&self) {
         while !self.stopping.load(Ordering::Acquire) {
-            self.compactor.wait(COMPACTION_ROUND);
             let mut more = true;
             while more && !self.stopping.load(Ordering::Acquire) {
                 more = self.compact();
             }
+            self.compactor.wait(COMPACTION_ROUND);
         }
     }
 
@@ -119,10 +121,11 @@ impl Engine {
     }
 
     /// Seals what the stream has left, and makes the segment it will need next.
-    fn provide(&self) {
+    pub(super) fn provide(&self) {
         let mut to_seal = self.to_seal.lock();
         to_seal.extend(self.log.take_left());
-        let spare = if self.log.needs_spare() { self.make_spare() } else { None };
+        let reserve = self.reserve.hold(|| self.catalog.take_id());
+        let spare = self.log.needs_spare().and_then(|least| self.make_spare(reserve, least));
         if to_seal.is_empty() && spare.is_none() {
             return;
         }
@@ -163,12 +166,15 @@ impl Engine {
         }
     }
 
-    /// A segment with its space, durable and not listed yet.
-    fn make_spare(&self) -> Option<Arc<Segment>> {
-        let (id, store) = (self.catalog.take_id(), self.catalog.store());
-        let mapped = self.options.read_mode == ReadMode::Mapped;
-        let bytes = self.options.segment_bytes;
-        match Segment::create(&*self.disk, id, SegmentKind::Stream, store, bytes, mapped) {
+    /// A segment with its space, durable and not listed yet, of `least` bytes or more.
+    fn make_spare(&self, reserve: io::Result<()>, least: u32) -> Option<Arc<Segment>> {
+        let (store, mapped) = (self.catalog.store(), self.options.read_mode == ReadMode::Mapped);
+        // The reserve comes first: what it was lent for must be possible again before there is more to compact.
+        let made = reserve.and_then(|()| {
+            let id = self.catalog.take_id();
+            Segment::create_stream(&*self.disk, id, store, self.options.segment_bytes, least, mapped)
+        });
+        match made {
             Ok(spare) => match self.disk.sync_folder() {
                 Ok(()) => return Some(spare),
                 Err(e) => self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new()),
@@ -176,6 +182,7 @@ impl Engine {
             Err(e) => {
                 tracing::warn!(error = %e, "the next log segment could not be made; it is tried again");
                 self.log.no_spare(e);
+                self.compactor.raise();
             }
         }
         None
@@ -218,21 +225,28 @@ impl Engine {
         }
     }
 
-    /// Writes and syncs what is staged, seals the last segment, and frees the folder. Once.
+    /// Writes and syncs what is staged, seals the last segment, and frees the folder. Once; and whoever waits for it is told, whatever happens.
     fn finish(&self) {
         let Some(lock) = self.lock.lock().take() else { return };
-        while self.log.write_next() {}
-        self.log.sync_next();
-        let end = self.log.poisoned().map_or(Ok(()), |cause| Err(Error::DurabilityUnknown { cause }));
-        if end.is_ok() {
-            self.seal_all();
-        }
+        let unknown = || Err(Error::DurabilityUnknown { cause: "a thread of the store panicked".into() });
+        let end = self.live_through(Self::write_the_rest).unwrap_or_else(unknown);
         drop(lock);
         self.ended.send_replace(Some(end));
     }
 
+    fn write_the_rest(&self) -> Result<(), Error> {
+        while self.log.write_next() {}
+        self.log.sync_next();
+        if let Some(cause) = self.log.poisoned() {
+            return Err(Error::DurabilityUnknown { cause });
+        }
+        self.seal_all();
+        Ok(())
+    }
+
     /// Lists everything as sealed: the next open has nothing to write again.
     fn seal_all(&self) {
+        self.reserve.remove();
         let spare = self.log.take_spare();
         let active = self.log.active();
         let mut left = std::mem::take(&mut *self.to_seal.lock());

@@ -9,6 +9,7 @@
 //! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
 //! | `keeper` | segments to come and segments to seal; the threads; the end |
 //! | `catalog` | the manifest |
+//! | `reserve` | space for compaction when there is no other |
 //! | `readers` | threads that wait for the disk, so that no async worker does |
 //!
 //! # Order of locks
@@ -30,12 +31,11 @@ mod owners;
 mod read;
 mod readers;
 mod recover;
+mod reserve;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::StoreClock;
@@ -45,10 +45,12 @@ use crate::error::Error;
 use crate::index::Index;
 use crate::log::{Log, Refused, Segment, Table};
 use crate::options::Options;
-use crate::sync::Signal;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, Signal};
 
 use catalog::Catalog;
 use readers::Readers;
+use reserve::Reserve;
 
 pub use open::Recovery;
 pub(crate) use open::{Threads, open};
@@ -82,6 +84,8 @@ pub(crate) struct Engine {
     time_is_due: AtomicBool,
     /// Held while segments are compacted: one run at a time.
     compacting: Mutex<()>,
+    /// Space that a compaction gets when there is no other.
+    reserve: Reserve,
     /// Wakes compaction.
     compactor: Signal,
     /// Ends a pause of compaction.

@@ -17,12 +17,15 @@ use crate::format::{
     FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
 };
 use crate::id::{SegmentId, Seq};
-use crate::log::{Log, Segment, Table};
+use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
 use crate::options::{Options, ReadMode};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, Signal};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
 use super::readers::Readers;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
+use super::reserve::Reserve;
 use super::{Counters, Engine};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
@@ -76,7 +79,7 @@ pub(crate) enum Threads {
 /// Opens the store on `disk`. It reads the disk, so it is called on a thread that may wait.
 pub(crate) fn open(
     disk: &Arc<dyn Disk>,
-    options: Options,
+    options: &Options,
     threads: Threads,
 ) -> Result<Arc<Engine>, OpenError> {
     options.check()?;
@@ -89,7 +92,7 @@ pub(crate) fn open(
         LockError::Io(e) => OpenError::io(format!("lock the folder {folder}"))(e),
     })?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
-    let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
+    let manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     // A simulation reads in one order; what is not mapped takes as much memory as it is long.
@@ -99,10 +102,24 @@ pub(crate) fn open(
         (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
         (Threads::Own, ReadMode::Pread) => cores.min(2),
     };
-    let found = recover(&**disk, &options, &mut manifest, workers)?;
-    refuse_used_up(manifest.next_segment, found.next_seq)?;
-    let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
-    remove_orphans(&**disk, &list(&**disk)?, &engine.catalog);
+    let attempt = |frugal| {
+        let mut manifest = manifest.clone();
+        let found = recover(&**disk, options, &mut manifest, workers)?;
+        refuse_used_up(manifest.next_segment, found.next_seq)?;
+        start(Arc::clone(disk), options.clone(), threads, manifest, found, started, frugal)
+    };
+    let mut begun = attempt(false);
+    if let Err(OpenError::Io { source, .. }) = &begun
+        && source.kind() == io::ErrorKind::StorageFull
+    {
+        // All that is listed was read and is whole: what is not listed is in the way.
+        remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
+        begun = attempt(true);
+    }
+    let engine = begun?;
+    *engine.lock.lock() = Some(lock);
+    let listed = |id: SegmentId| engine.catalog.read(|m| m.segments.iter().any(|s| s.id == id.0));
+    remove_orphans(&**disk, &list(&**disk)?, |id| listed(id) || engine.reserve.is(id));
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
 }
@@ -242,7 +259,8 @@ fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
     })
 }
 
-/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's.
+/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's. A `frugal` one makes do with the room
+/// there is.
 fn start(
     disk: Arc<dyn Disk>,
     options: Options,
@@ -250,14 +268,11 @@ fn start(
     mut manifest: Manifest,
     found: Recovered,
     started: Duration,
-    lock: Box<dyn Send + Sync>,
+    frugal: bool,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, manifest.doubted()));
-    let mapped = options.read_mode == ReadMode::Mapped;
-    let (store, id) = (manifest.store, manifest.take_id());
-    let active = Segment::create(&*disk, id, SegmentKind::Stream, store, options.segment_bytes, mapped);
-    let active = active.map_err(write)?;
+    let (reserve, active) = begin_stream(&disk, &options, &mut manifest, frugal).map_err(write)?;
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let catalog = Catalog::new(Arc::clone(&disk), manifest);
@@ -286,7 +301,8 @@ fn start(
         torn_bytes: found.torn_bytes,
         took: options.clock.uptime().saturating_sub(started),
     };
-    let log = Log::new(Arc::clone(&clock), active, next_seq, options.unwritten_bytes_max);
+    let room = options.unwritten_bytes_max;
+    let log = Log::new(Arc::clone(&clock), active, next_seq, options.segment_bytes, room);
     let engine = Arc::new(Engine {
         disk,
         clock,
@@ -296,14 +312,15 @@ fn start(
         catalog,
         readers: Readers::new(threads == Threads::Own),
         counters: Counters::default(),
-        to_seal: parking_lot::Mutex::default(),
-        damaged: parking_lot::Mutex::default(),
-        time_is_due: std::sync::atomic::AtomicBool::new(false),
-        compacting: parking_lot::Mutex::new(()),
-        compactor: crate::sync::Signal::default(),
-        pause: crate::sync::Signal::default(),
-        stopping: std::sync::atomic::AtomicBool::new(false),
-        lock: parking_lot::Mutex::new(Some(lock)),
+        to_seal: Mutex::default(),
+        damaged: Mutex::default(),
+        time_is_due: AtomicBool::new(false),
+        compacting: Mutex::new(()),
+        reserve,
+        compactor: Signal::default(),
+        pause: Signal::default(),
+        stopping: AtomicBool::new(false),
+        lock: Mutex::new(None),
         ended: tokio::sync::watch::Sender::new(None),
         recovery,
         threads,
@@ -313,9 +330,32 @@ fn start(
     Ok(engine)
 }
 
+/// Sets the reserve aside, and makes the segment that the stream goes on in; neither is listed. A `frugal` one makes do with the room there is.
+fn begin_stream(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    manifest: &mut Manifest,
+    frugal: bool,
+) -> io::Result<(Reserve, Arc<Segment>)> {
+    let (id, reserve_id, store) = (manifest.take_id(), manifest.take_id(), manifest.store);
+    let mapped = options.read_mode == ReadMode::Mapped;
+    let create = |bytes| Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped);
+    let reserve = Reserve::missing(Arc::clone(disk), options.segment_bytes);
+    let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+    let made = reserve.hold(|| reserve_id).and_then(|()| create(options.segment_bytes));
+    let active = match made {
+        Err(e) if frugal && is_full(&e) => create(STREAM_BYTES_MIN).or_else(|e| {
+            // Without a reserve at first: that takes the next room there is.
+            reserve.remove();
+            if is_full(&e) { create(STREAM_BYTES_MIN) } else { Err(e) }
+        }),
+        made => made,
+    };
+    Ok((reserve, active?))
+}
+
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short.
-fn remove_orphans(disk: &dyn Disk, names: &[String], catalog: &Catalog) {
-    let listed = |id: SegmentId| catalog.read(|m| m.segments.iter().any(|listed| listed.id == id.0));
+fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) {
     let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
     let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();

@@ -22,6 +22,7 @@ use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::index::{Entry, Index, Revocation};
 use crate::log::Refused;
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 use super::write::{Tried, UNSET};
@@ -141,7 +142,7 @@ impl Engine {
             }
         }
         self.index.revoked(upto);
-        self.counters.revoked.fetch_add(removed, std::sync::atomic::Ordering::Relaxed);
+        self.counters.revoked.fetch_add(removed, Ordering::Relaxed);
         self.log.wake_refused();
     }
 }

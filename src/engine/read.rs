@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -17,6 +16,7 @@ use crate::id::{Address, SessionKey, Version};
 use crate::index::{Entry, Index};
 use crate::log::{List, Segment, find};
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 

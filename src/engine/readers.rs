@@ -3,14 +3,16 @@
 //! A small pool behind a bounded queue. Invariant: who is let into the queue gets an answer, also when the pool ends.
 
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::Error;
 use crate::id::Address;
 use crate::log::Segment;
+use crate::sync::{Condvar, Mutex};
 
 /// Reads that may wait in the queue; who comes later waits to be let in.
 const QUEUE: usize = 1_024;
@@ -18,7 +20,7 @@ const QUEUE: usize = 1_024;
 struct Job {
     segment: Arc<Segment>,
     address: Address,
-    answer: oneshot::Sender<std::io::Result<Vec<u8>>>,
+    answer: oneshot::Sender<io::Result<Vec<u8>>>,
     /// Its place in the queue, until it is done.
     _place: OwnedSemaphorePermit,
 }
@@ -74,8 +76,11 @@ impl Readers {
             if job.answer.is_closed() {
                 continue;
             }
+            // A read changes nothing, so one that panics is a read that failed, and the thread goes on for those who come next.
+            let read = catch_unwind(AssertUnwindSafe(|| job.segment.read(job.address)));
+            let read = read.unwrap_or_else(|_| Err(io::Error::other("the thread that read panicked")));
             // Who does not wait any more needs no answer.
-            let _ = job.answer.send(job.segment.read(job.address));
+            let _ = job.answer.send(read);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::index::{Entry, Standing};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::log::{Outcome, Refused, Room, Staged};
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 
 use super::Engine;
 
@@ -165,7 +166,7 @@ impl Engine {
     }
 
     pub(super) fn count_touch(&self) {
-        self.counters.touches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.counters.touches.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) async fn touch(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
@@ -176,7 +177,7 @@ impl Engine {
         let live = moved.await?;
         if live {
             self.count_touch();
-            self.counters.touches_logged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.counters.touches_logged.fetch_add(1, Ordering::Relaxed);
         }
         Ok(live)
     }

@@ -11,13 +11,12 @@
 //!
 //! Invariant: [`Revocations::hides_until`] is no earlier than any deadline that an owned record was ever given.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use hashbrown::HashMap;
 
 use super::slab::{Prefix, prefix};
 use crate::clock::Timestamp;
 use crate::id::{OwnerKey, Seq, SessionKey};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Owners whose revocation is under way at a time; another one waits for the sweep, which takes a fraction of a second.
 const OWNERS_MAX: usize = 1 << 16;

@@ -15,7 +15,6 @@
 //! 3. `owners` has a key exactly while its session is here and owned.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -28,6 +27,7 @@ use super::usage::Usage;
 use crate::clock::Timestamp;
 use crate::id::{Address, OwnerKey, SegmentId, SessionKey};
 use crate::lifetime::Deadlines;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
 const TOMBSTONE_RETRY: Duration = Duration::from_secs(1);
@@ -187,18 +187,14 @@ impl Shard {
         }
     }
 
-    /// Lets a session's content lie where compaction copied it, with the deadlines that the copy carries; not if it has been written anew
-    /// meanwhile. A touch that the copy carries is then no longer needed.
-    pub(crate) fn publish(
-        &mut self,
-        key: &SessionKey,
-        from: Address,
-        to: Address,
-        carried: Deadlines,
-    ) -> bool {
-        self.replace(key, |slot, entry| {
-            let touched_in = if slot.holds(&carried) { None } else { entry.touched_in };
-            (entry.address == from).then_some(Entry { address: to, rotated: false, touched_in, ..entry })
+    /// Lets a session's content lie where compaction copied it, with the deadlines that were `read`; not if it has been written anew
+    /// meanwhile. A touch that the copy carries is then no longer needed. One that came later is, also if it brought the same deadlines again:
+    /// others may have come between. Then it lies in another segment, or they lie in the same and go with it.
+    pub(crate) fn publish(&mut self, key: &SessionKey, read: &Entry, to: Address) -> bool {
+        self.replace(key, |_, entry| {
+            let touched_in = if entry == *read { None } else { entry.touched_in };
+            let same = entry.address == read.address;
+            same.then_some(Entry { address: to, rotated: false, touched_in, ..entry })
         })
     }
 

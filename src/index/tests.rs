@@ -133,11 +133,11 @@ impl Model {
             }
             Op::Publish { key: number, stale, same_deadlines } => {
                 let Some((entry, _)) = self.sessions.get_mut(&number) else { return };
-                let mut from = entry.address;
-                from.offset += u32::from(stale);
+                let mut read = *entry;
+                read.address.offset += u32::from(stale);
+                read.deadlines = if same_deadlines { entry.deadlines } else { deadlines(at(1 << 40)) };
                 let to = Address { segment: SegmentId(900), offset: 64, len: 300 };
-                let carried = if same_deadlines { entry.deadlines } else { deadlines(at(1 << 40)) };
-                assert_eq!(shard.publish(&key(number), from, to, carried), !stale);
+                assert_eq!(shard.publish(&key(number), &read, to), !stale);
                 if !stale {
                     let touched_in = if same_deadlines { None } else { entry.touched_in };
                     *entry = Entry { address: to, rotated: false, touched_in, ..*entry };
@@ -236,6 +236,25 @@ fn touched_session_is_not_ended_at_its_old_deadline() {
     assert_eq!(shard.get(&key(1)).unwrap().deadlines.expires_at, at(100_000));
     assert_eq!(shard.expire(at(100_000 + LATE_MS), 10).removed, 1);
     assert!(live(&shard).is_empty());
+}
+
+#[test]
+fn touch_that_brings_the_deadline_again_that_a_copy_carries_is_still_needed() {
+    let mut shard = shard();
+    let read = entry(1, 64, 1, at(9_000));
+    shard.set(&key(1), read, None, at(0));
+    // While the content is copied: shortened, and given the old deadline again, each in another segment.
+    shard.set(
+        &key(1),
+        Entry { touched_in: Some(SegmentId(4)), deadlines: deadlines(at(500)), ..read },
+        None,
+        at(0),
+    );
+    shard.set(&key(1), Entry { touched_in: Some(SegmentId(5)), ..read }, None, at(0));
+    let to = Address { segment: SegmentId(3), offset: 64, len: 400 };
+    assert!(shard.publish(&key(1), &read, to));
+    assert_eq!(live(&shard)[&SegmentId(5)], u64::from(RECORD_HEADER_BYTES));
+    check(&shard);
 }
 
 #[test]

@@ -42,7 +42,7 @@ mod table;
 pub(crate) use copy::{CopyWriter, copy_bytes};
 pub(crate) use outcome::{Outcome, Refused};
 pub(crate) use scan::{Scanned, Trust, end_of_bytes, later_watermark, scan};
-pub(crate) use segment::Segment;
+pub(crate) use segment::{STREAM_BYTES_MIN, Segment};
 pub(crate) use staging::Staged;
 pub(crate) use stream::{Log, Room};
 pub(crate) use table::{List, Table, find};

@@ -5,9 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
 use rand::TryRng as _;
 
 use crate::disk::{Disk, DiskFile, Map};
@@ -15,6 +13,11 @@ use crate::format::{
     Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
 };
 use crate::id::{Address, SegmentId};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// The shortest segment that the stream goes on in on a disk that is nearly full: room for a hundred deletes.
+pub(crate) const STREAM_BYTES_MIN: u32 = 16 << 10;
 
 /// A segment of the log.
 pub(crate) struct Segment {
@@ -54,6 +57,24 @@ impl Segment {
         let (header, crc, map) = written.inspect_err(|_| drop(disk.remove(&name)))?;
         let written = AtomicU32::new(SEGMENT_HEADER_BYTES);
         Ok(Arc::new(Self { header, file, map, capacity, written, crc: Mutex::new(crc) }))
+    }
+
+    /// Makes a segment for the stream, of `capacity` bytes; a shorter one, but of `least` bytes, where the disk has no room for that.
+    pub(crate) fn create_stream(
+        disk: &dyn Disk,
+        id: SegmentId,
+        store: [u8; 16],
+        mut capacity: u32,
+        least: u32,
+        mapped: bool,
+    ) -> io::Result<Arc<Self>> {
+        let least = least.max(STREAM_BYTES_MIN);
+        loop {
+            match Self::create(disk, id, SegmentKind::Stream, store, capacity, mapped) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull && capacity / 2 >= least => capacity /= 2,
+                made => return made,
+            }
+        }
     }
 
     fn start(

@@ -24,7 +24,11 @@ const EAGER_BYTES: usize = 256 << 10;
 /// Buffered writes are synced after this long; nothing promises it, but it keeps the unsynced end short.
 const BUFFERED_SYNC: Duration = Duration::from_secs(1);
 
-/// The last part of a segment is for records that free space, while there is no other segment to go on with: one of this many parts.
+/// The next segment is asked for when the last part of this one is reached: one of this many parts.
+const AHEAD_PARTS: u32 = 4;
+
+/// The last part of a segment is for records that free space, while there is no other segment to go on with: one of this many parts of one of full
+/// length. A shorter segment on a disk that is nearly full keeps as much.
 const RESERVE_PARTS: u32 = 16;
 
 /// Those who wait for a group.
@@ -115,16 +119,20 @@ pub(crate) struct Staged {
 pub(crate) struct Staging {
     pub(crate) state: State,
     next_seq: Seq,
+    /// What is left to records that free space.
+    reserve_bytes: u32,
     /// Takes records.
     pub(crate) open: Group,
     /// Take none any more: they end segments.
     pub(crate) ended: VecDeque<Group>,
     /// Being written.
     pub(crate) in_flight: Option<Arc<Group>>,
-    /// The next segment, listed and empty.
+    /// The next segment, listed and empty, for the moment until the stream goes on in it.
     pub(crate) spare: Option<Arc<Segment>>,
     /// Why there is none, if it could not be made; writes that need it are refused instead of waiting.
     pub(crate) no_spare: Option<Arc<std::io::Error>>,
+    /// The least length of a segment that somebody waits for, if anybody does.
+    pub(crate) wanted: Option<u32>,
     /// Segments that the stream has left, to be sealed.
     pub(crate) left: Vec<Arc<Segment>>,
     /// Where the last group with records ends that was taken for writing.
@@ -138,16 +146,18 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    pub(crate) fn new(active: Arc<Segment>, next_seq: Seq) -> Self {
+    pub(crate) fn new(active: Arc<Segment>, next_seq: Seq, segment_bytes: u32) -> Self {
         let start = Position { segment: active.id(), offset: active.written() };
         Self {
             state: State::Open,
             next_seq,
+            reserve_bytes: segment_bytes / RESERVE_PARTS,
             open: Group::new(active, start.offset, next_seq, Vec::new()),
             ended: VecDeque::new(),
             in_flight: None,
             spare: None,
             no_spare: None,
+            wanted: None,
             left: Vec::new(),
             data_end: start,
             watermark: start,
@@ -189,7 +199,8 @@ impl Staging {
             State::Poisoned(cause) => return Err(Refused::Poisoned(Arc::clone(cause))),
         }
         if !self.fits(header) {
-            self.turn()?;
+            let reserve = if frees(header) { 0 } else { self.reserve_bytes };
+            self.turn(2 * (header.len() + reserve))?;
         }
         let seq = self.next_seq;
         header.deadline_seq = seq;
@@ -214,21 +225,30 @@ impl Staging {
     /// Whether the record goes into the active segment, with room behind it for the group that ends the segment.
     fn fits(&self, header: &RecordHeader) -> bool {
         let capacity = self.open.segment.capacity();
-        let frees = matches!(header.kind, Kind::Delete | Kind::Rotate | Kind::Revoke);
-        let reserve = if frees || self.spare.is_some() { 0 } else { capacity / RESERVE_PARTS };
+        let reserve = if frees(header) || self.spare.is_some() { 0 } else { self.reserve_bytes };
         let end = u64::from(self.open.end()) + u64::from(header.len());
         end + u64::from(GROUP_HEADER_BYTES) + u64::from(reserve) <= u64::from(capacity)
     }
 
-    /// Goes on in the spare segment.
-    pub(crate) fn turn(&mut self) -> Result<(), Refused> {
+    /// If it is time for another segment: how long that must at least be to be of use.
+    pub(crate) fn needs_spare(&self) -> Option<u32> {
+        let capacity = self.open.segment.capacity();
+        let ends = self.open.end() >= capacity - capacity / AHEAD_PARTS;
+        let wanted = self.wanted.or(ends.then_some(2 * self.reserve_bytes));
+        wanted.filter(|_| self.spare.is_none() && matches!(self.state, State::Open))
+    }
+
+    /// Goes on in the spare segment, which is of use here from so many bytes on.
+    pub(crate) fn turn(&mut self, least: u32) -> Result<(), Refused> {
         let Some(spare) = self.spare.take() else {
+            self.wanted = Some(self.wanted.map_or(least, |wanted| wanted.min(least)));
             return Err(self.no_spare.clone().map_or(Refused::Wait, Refused::NoSegment));
         };
         let buffer = std::mem::take(&mut self.free_buffer);
         let next = Group::new(spare, SEGMENT_HEADER_BYTES, self.next_seq, buffer);
         let mut ended = std::mem::replace(&mut self.open, next);
         ended.last = true;
+        self.wanted = None;
         self.left.push(Arc::clone(&ended.segment));
         self.ended.push_back(ended);
         Ok(())
@@ -270,6 +290,11 @@ impl Staging {
         let groups = self.ended.iter_mut().chain([&mut self.open]);
         groups.flat_map(|g| g.waiters.written.drain(..).chain(g.waiters.synced.drain(..))).collect()
     }
+}
+
+/// Whether a record lets go of others.
+fn frees(header: &RecordHeader) -> bool {
+    matches!(header.kind, Kind::Delete | Kind::Rotate | Kind::Revoke)
 }
 
 impl Waiters {

@@ -1,17 +1,16 @@
 //! The stream: records are staged by any thread, written by one, synced by another. The head of [`log`](super) has the argument.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::{Deadline, StoreClock};
 use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::options::Durability;
-use crate::sync::Signal;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, Signal};
 
 use super::outcome::{Outcome, Refused};
 use super::segment::Segment;
@@ -52,12 +51,12 @@ pub(crate) struct Log {
     staging: Mutex<Staging>,
     /// Wakes the writer; with `staging`.
     work: Condvar,
-    /// Held by whoever writes a group: one after another.
-    writing: Mutex<()>,
+    /// Held by whoever writes a group: one after another; whether a write has failed, or is under way.
+    writing: Mutex<bool>,
     unsynced: Mutex<Unsynced>,
     /// Wakes the syncer; with `unsynced`.
     sync_work: Condvar,
-    /// Held by whoever syncs; whether a sync has failed.
+    /// Held by whoever syncs; whether a sync has failed, or is under way.
     syncing: Mutex<bool>,
     /// The position up to which everything is synced: segment in the high half, offset in the low.
     durable: AtomicU64,
@@ -74,13 +73,19 @@ pub(crate) struct Log {
 
 impl Log {
     /// The stream goes on in `active`, which is empty and listed.
-    pub(crate) fn new(clock: Arc<StoreClock>, active: Arc<Segment>, next_seq: Seq, room_bytes: u32) -> Self {
+    pub(crate) fn new(
+        clock: Arc<StoreClock>,
+        active: Arc<Segment>,
+        next_seq: Seq,
+        segment_bytes: u32,
+        room_bytes: u32,
+    ) -> Self {
         let start = Position { segment: active.id(), offset: active.written() };
         Self {
             clock,
-            staging: Mutex::new(Staging::new(active, next_seq)),
+            staging: Mutex::new(Staging::new(active, next_seq, segment_bytes)),
             work: Condvar::new(),
-            writing: Mutex::new(()),
+            writing: Mutex::new(false),
             unsynced: Mutex::default(),
             sync_work: Condvar::new(),
             syncing: Mutex::new(false),
@@ -119,10 +124,11 @@ impl Log {
     ) -> Result<Staged, Refused> {
         let mut staging = self.staging.lock();
         let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
+        let needed = staging.needs_spare().is_some();
         let staged = staging.push(header, body, durability)?;
         room.use_up(header.len());
         let wake = was_empty || (!was_urgent && staging.is_urgent());
-        let turned = staging.left.len() > left;
+        let turned = staging.left.len() > left || (!needed && staging.needs_spare().is_some());
         drop(staging);
         if wake {
             self.work.notify_one();
@@ -161,14 +167,20 @@ impl Log {
 
     /// Writes one group, if there is any; says whether there was.
     pub(crate) fn write_next(&self) -> bool {
-        let _turn = self.writing.lock();
+        let mut failed = self.writing.lock();
+        if *failed {
+            return false;
+        }
         let Some((group, mut waiters)) = self.take() else { return false };
+        // Until it has returned: behind a write that panics nothing is written either.
+        *failed = true;
         let done = group.segment.append(&group.bytes);
         if let Err(e) = done {
             self.poison(&format!("writing segment {} failed: {e}", group.segment.id()), waiters.written);
             self.fail(waiters.synced);
             return false;
         }
+        *failed = false;
         self.groups.fetch_add(1, Ordering::Relaxed);
         let bytes = group.bytes.len();
         self.written(&group, std::mem::take(&mut waiters.synced), waiters.sync_within);
@@ -240,14 +252,15 @@ impl Log {
             self.fail(unsynced.waiters);
             return false;
         }
+        *failed = true;
         for segment in &unsynced.segments {
             if let Err(e) = segment.sync() {
-                *failed = true;
                 self.poison(&format!("syncing segment {} failed: {e}", segment.id()), unsynced.waiters);
                 return false;
             }
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
+        *failed = false;
         self.durable.fetch_max(pack(upto), Ordering::AcqRel);
         for waiter in unsynced.waiters {
             let _ = waiter.send(Ok(()));
@@ -279,7 +292,7 @@ impl Log {
         let fits = room <= u64::from(staging.open.segment.capacity());
         let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
         // In a segment that is full to the end the mark would never come if no record did: it goes into the next.
-        let turned = wanted && !fits && staging.turn().is_ok();
+        let turned = wanted && !fits && staging.turn(0).is_ok();
         let asked = wanted && (fits || turned);
         staging.open.urgent |= asked;
         drop(staging);
@@ -322,12 +335,19 @@ impl Log {
         self.sync_work.notify_one();
     }
 
-    /// Gives the stream the segment to go on with: listed, empty, durable.
+    /// Gives the stream the segment to go on with: listed, empty, durable. It does so at once, so that no disk space lies idle between two.
     pub(crate) fn give_spare(&self, spare: Arc<Segment>) {
         let mut staging = self.staging.lock();
         staging.spare = Some(spare);
         staging.no_spare = None;
+        // In a store that has ended meanwhile it stays a spare, and is removed.
+        let turned = matches!(staging.state, State::Open) && staging.turn(0).is_ok();
+        // The one it has left is not sealed before something in this one is durable.
+        staging.open.urgent |= turned;
         drop(staging);
+        if turned {
+            self.work.notify_one();
+        }
         self.space.notify_waiters();
     }
 
@@ -342,9 +362,16 @@ impl Log {
         self.space.notify_waiters();
     }
 
-    pub(crate) fn needs_spare(&self) -> bool {
+    /// If the stream needs another segment: how long that must at least be.
+    pub(crate) fn needs_spare(&self) -> Option<u32> {
+        self.staging.lock().needs_spare()
+    }
+
+    /// Whether the next segment is needed and the disk has no room for it.
+    pub(crate) fn is_pressed(&self) -> bool {
         let staging = self.staging.lock();
-        staging.spare.is_none() && matches!(staging.state, State::Open)
+        let is_full = |e: &Arc<std::io::Error>| e.kind() == std::io::ErrorKind::StorageFull;
+        staging.needs_spare().is_some() && staging.no_spare.as_ref().is_some_and(is_full)
     }
 
     pub(crate) fn take_spare(&self) -> Option<Arc<Segment>> {

@@ -79,7 +79,7 @@ impl LogStore {
     }
 
     /// The same, waiting up to `patience` for whoever holds the folder to close it: in a rolling deploy the old process closes and the new one
-    /// takes over.
+    /// takes over. Dropped while it waits it takes nothing; dropped while it opens, the store closes itself in the background.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl LogStore {
     #[cfg(feature = "sim")]
     #[expect(clippy::needless_pass_by_value, reason = "like `open_on`")]
     pub fn open_by_hand(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
-        open(&disk, options, Threads::None).map(Self::new)
+        open(&disk, &options, Threads::None).map(Self::new)
     }
 
     /// Does all the background work there is, for a store without threads.
@@ -169,7 +169,8 @@ impl LogStore {
         let (answer, opened) = oneshot::channel();
         let started = spawn("open", move || {
             // A caller that does not wait any more drops the store with the answer, which closes it.
-            let _ = answer.send(open_patiently(&disk, &options, patience, threads).map(Self::new));
+            let opened = open_patiently(&disk, &options, patience, threads, || answer.is_closed());
+            let _ = answer.send(opened.map(Self::new));
         });
         started.map_err(OpenError::io("start a thread to open the store"))?;
         let ended = |_| std::io::Error::other("the thread that opened the store ended");
@@ -227,14 +228,19 @@ fn open_patiently(
     options: &Options,
     patience: Duration,
     threads: Threads,
+    is_given_up: impl Fn() -> bool,
 ) -> Result<Arc<Engine>, OpenError> {
     let pause = Signal::default();
     let mut waited = Duration::ZERO;
     loop {
-        match open(disk, options.clone(), threads) {
-            Err(OpenError::Locked { .. }) if waited < patience => {
+        match open(disk, options, threads) {
+            Err(locked @ OpenError::Locked { .. }) if waited < patience => {
                 pause.wait(LOCK_ROUND);
                 waited += LOCK_ROUND;
+                if is_given_up() {
+                    // It must not take the folder from those who still wait.
+                    return Err(locked);
+                }
             }
             opened => return opened,
         }

@@ -10,7 +10,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{StoreClock, Timestamp};
 use crate::contract::{Access, Cursor, KeyPage, Place, Stats, Stored, When, Whose};
@@ -18,7 +17,7 @@ use crate::error::{Error, OpenError};
 use crate::id::{OwnerKey, Seq, SessionId, SessionKey, Version};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::options::Options;
-use crate::sync::Pending;
+use crate::sync::{Mutex, MutexGuard, Pending};
 
 use super::{Answer, SessionStore};
 

@@ -112,7 +112,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of a write. A full disk does not stop it.
+    /// Those of a write. A full disk stops it only when the room that is kept for deletes is used up, a sixteenth of a segment; then
+    /// [`Error::DiskFull`] until compaction has made more.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
@@ -123,7 +124,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn delete(&self, key: SessionKey) -> Answer<'_, bool>;
 
     /// Moves the session to a fresh id, which it gives; the old key is dead at once, in the same log record. Do this when somebody signs in.
-    /// `None` if the session was not live.
+    /// `None` if the session was not live. Dropped before it is ready it may have happened all the same, and the id that it would have given is lost.
     ///
     /// # Errors
     ///
@@ -239,7 +240,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn flush(&self) -> Answer<'_, ()>;
 
     /// Writes and syncs everything, ends the background work and frees the folder, for all handles of the store. Later operations get
-    /// [`Error::Closed`]; closing again is fine.
+    /// [`Error::Closed`]; closing again is fine. It begins with the call and goes on if the future is dropped.
     ///
     /// # Errors
     ///

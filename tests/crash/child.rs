@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::{Durability, Lifetime, LogStore, Options, SessionKey, SessionStore, When};
+use cloakroom::{Durability, Lifetime, LogStore, Options, ReadMode, SessionKey, SessionStore, When};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -21,9 +21,13 @@ const LIFETIME: Lifetime = Lifetime::idle(Duration::from_secs(24 * 3_600));
 /// The end of a process that nobody kills.
 const OPERATIONS_MAX: usize = 1_000_000;
 
-/// Small segments, so that they turn and are compacted all the time.
+/// Small segments, so that they turn and are compacted all the time; read as `CLOAKROOM_READ_MODE` says.
 pub fn options() -> Options {
-    Options { segment_bytes: 256 << 10, payload_bytes_max: 8_192, ..Options::default() }
+    let read_mode = match std::env::var("CLOAKROOM_READ_MODE").as_deref() {
+        Ok("pread") => ReadMode::Pread,
+        _ => ReadMode::Mapped,
+    };
+    Options { segment_bytes: 256 << 10, payload_bytes_max: 8_192, read_mode, ..Options::default() }
 }
 
 pub fn key(number: u64) -> SessionKey {

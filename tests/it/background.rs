@@ -13,6 +13,8 @@ use cloakroom::{
 };
 use tokio::task::JoinSet;
 
+use crate::stores::defaults;
+
 const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 
 fn small_segments() -> Options {
@@ -20,7 +22,7 @@ fn small_segments() -> Options {
         segment_bytes: 64 << 10,
         payload_bytes_max: 8 << 10,
         compaction_bytes_per_second: 1 << 30,
-        ..Options::default()
+        ..defaults()
     }
 }
 
@@ -42,7 +44,7 @@ fn read_payload(bytes: &[u8]) -> (u64, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn interval_is_kept_while_writes_never_pause() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap();
     let store = store.at(Durability::Interval(Duration::from_millis(5)));
     store.upsert(key(0), "x".into(), HOUR).await.unwrap();
     let before = store.stats().syncs;
@@ -203,18 +205,17 @@ async fn close_among_operations_leaves_each_done_or_refused() {
 #[tokio::test]
 async fn second_open_is_refused_with_the_holder_and_waits_if_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let first = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let first = LogStore::open(folder.path(), defaults()).await.unwrap();
     first.at(Durability::Buffered).upsert(key(1), "x".into(), HOUR).await.unwrap();
-    let refused = LogStore::open(folder.path(), Options::default()).await;
+    let refused = LogStore::open(folder.path(), defaults()).await;
     assert!(
         matches!(&refused, Err(OpenError::Locked { pid: Some(pid), .. }) if *pid == std::process::id()),
         "{refused:?}"
     );
     let patience = Duration::from_secs(60);
-    let (second, ()) =
-        tokio::join!(LogStore::open_wait(folder.path(), Options::default(), patience), async {
-            drop(first);
-        });
+    let (second, ()) = tokio::join!(LogStore::open_wait(folder.path(), defaults(), patience), async {
+        drop(first);
+    });
     let second = second.unwrap();
     assert!(second.get(key(1), Access::Peek).await.unwrap().is_some());
     second.close().await.unwrap();
@@ -225,7 +226,7 @@ async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     tempfile::NamedTempFile::new_in(folder.path()).unwrap().persist(&file).unwrap();
-    let refused = LogStore::open(file.join("sessions"), Options::default()).await.unwrap_err();
+    let refused = LogStore::open(file.join("sessions"), defaults()).await.unwrap_err();
     let message = refused.to_string();
     assert!(message.contains("file/sessions") && message.starts_with("cannot "), "{message}");
 }
@@ -233,12 +234,12 @@ async fn store_on_a_folder_it_cannot_make_says_what_it_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn interval_out_of_range_is_taken_as_the_nearest_one() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap();
     for interval in [Duration::ZERO, Duration::MAX] {
         store.at(Durability::Interval(interval)).upsert(key(1), "x".into(), HOUR).await.unwrap();
         store.flush().await.unwrap();
     }
-    let refused = Options { durability: Durability::Interval(Duration::MAX), ..Options::default() };
+    let refused = Options { durability: Durability::Interval(Duration::MAX), ..defaults() };
     let refused = LogStore::open(folder.path().join("other"), refused).await;
     assert!(matches!(refused, Err(OpenError::InvalidOption { option: "durability", .. })), "{refused:?}");
     store.close().await.unwrap();
@@ -246,7 +247,7 @@ async fn interval_out_of_range_is_taken_as_the_nearest_one() {
 
 #[tokio::test]
 async fn an_empty_path_is_refused() {
-    let refused = LogStore::open("", Options::default()).await;
+    let refused = LogStore::open("", defaults()).await;
     assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
     assert!(!std::path::Path::new("MANIFEST").exists());
 }

@@ -134,7 +134,9 @@ fn many_lives_of_one_store_keep_their_promises() {
                 life.disk.crash_at_call(rng.random_range(1..600));
             }
             run(&mut life, &steps);
-            life.end(if life.disk.has_power() { end } else { End::PowerLoss });
+            // A loss of power that was meant for the open before this life may strike in it.
+            let end = if life.disk.has_power() { end } else { End::PowerLoss };
+            life.end(end);
             move_wall(&life.clock, &mut rng);
             begin_whatever_it_takes(&mut life, end, &mut rng);
         }

@@ -3,6 +3,14 @@
 //! Goal: to refute what the docs say of `DiskFull`, `Poisoned` and `DurabilityUnknown`. Method: single calls of a simulated disk fail; the
 //! sessions that were acknowledged are counted afterwards.
 
+mod calls;
+mod full;
+mod panics;
+#[cfg(target_os = "linux")]
+mod strace;
+#[cfg(target_os = "linux")]
+mod system;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,8 @@
 mod api;
 /// What goes on behind the operations, with threads.
 mod background;
+/// Futures that are dropped before they are ready.
+mod cancel;
 /// What compaction must not change, and that it ends.
 mod compaction;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
@@ -17,6 +19,8 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Who has the folder.
+mod fight;
 /// Files whose checksums hold and whose numbers no store writes.
 mod forged;
 /// Folders that stores of each format version left.
@@ -39,3 +43,5 @@ mod support;
 mod threads;
 /// The source tree keeps its own rules: imports, sizes, seams.
 mod tidy;
+/// Clocks that step, sleep and end.
+mod time;

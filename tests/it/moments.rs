@@ -15,6 +15,8 @@ use cloakroom::{
     Access, Durability, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
 };
 
+use crate::stores::defaults;
+
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -25,7 +27,7 @@ fn options() -> (Options, Arc<ManualClock>) {
         payload_bytes_max: 4_096,
         unwritten_bytes_max: 64 << 10,
         clock: Arc::clone(&clock) as Arc<dyn cloakroom::Clock>,
-        ..Options::default()
+        ..defaults()
     };
     (options, clock)
 }

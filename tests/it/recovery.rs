@@ -114,8 +114,10 @@ fn missing_segment_that_is_listed_is_refused() {
 #[test]
 fn segment_that_is_too_short_is_refused_sealed_or_not() {
     let mut life = damaged_soon(1);
-    let names = segments(&life.disk);
-    assert!(names.len() >= 3, "sealed ones, the active one and a spare");
+    // The reserve has the name of a segment, and nothing is to be read in it.
+    let is_segment = |name: &String| life.disk.contents(name).unwrap()[..8] != [0; 8];
+    let names: Vec<_> = segments(&life.disk).into_iter().filter(is_segment).collect();
+    assert!(names.len() >= 3, "sealed ones and the active one");
     for name in names {
         let contents = life.disk.contents(&name).unwrap();
         for len in [0, 63, 64, 500, 30_000] {

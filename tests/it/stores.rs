@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::{Clock, LogStore, ManualClock, MemoryStore, Options, SessionStore, Timestamp};
+use cloakroom::{Clock, LogStore, ManualClock, MemoryStore, Options, ReadMode, SessionStore, Timestamp};
 
 /// The limits of the stores under test: small, so that tests reach them.
 pub const PAYLOAD_BYTES_MAX: u32 = 4_096;
@@ -38,6 +38,20 @@ impl Tested {
     }
 }
 
+/// How the stores in real folders read: mapped, or as `CLOAKROOM_READ_MODE` (`mapped` or `pread`) says, so that every test runs both ways.
+pub fn read_mode() -> ReadMode {
+    match std::env::var("CLOAKROOM_READ_MODE").as_deref() {
+        Ok("pread") => ReadMode::Pread,
+        Ok("mapped") | Err(_) => ReadMode::Mapped,
+        Ok(other) => panic!("CLOAKROOM_READ_MODE is neither mapped nor pread: {other}"),
+    }
+}
+
+/// The default options, with that read mode.
+pub fn defaults() -> Options {
+    Options { read_mode: read_mode(), ..Options::default() }
+}
+
 fn options() -> (Options, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
     let options = Options {
@@ -45,7 +59,7 @@ fn options() -> (Options, Arc<ManualClock>) {
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         sessions_max: SESSIONS_MAX,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        ..Options::default()
+        ..defaults()
     };
     (options, clock)
 }

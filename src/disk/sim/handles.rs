@@ -5,12 +5,11 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::names::FileNumber;
 use super::plan::{Call, Fault};
 use super::state::State;
 use crate::disk::{DiskFile, Map};
+use crate::sync::Mutex;
 
 pub(super) struct SimLock {
     pub(super) state: Arc<Mutex<State>>,

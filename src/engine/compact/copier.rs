@@ -4,14 +4,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::{Engine, Threads};
 use crate::format::{Body, RecordHeader};
 use crate::id::{Address, SegmentId};
+use crate::index::Entry;
 use crate::log::{CopyWriter, Segment, copy_bytes};
 use crate::options::ReadMode;
+use crate::sync::atomic::Ordering;
 
 /// Copies are synced each time this much was written, so that no sync is long.
 const SYNC_BYTES: u64 = 8 << 20;
@@ -32,7 +33,8 @@ pub(super) struct Survivor<'a> {
 /// What a record is to the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    Content,
+    /// What the index knew of its session when it was read.
+    Content(Entry),
     Touch,
     /// A tombstone or a revocation.
     Tombstone,
@@ -59,6 +61,8 @@ pub(super) struct Copier<'a> {
     engine: &'a Engine,
     /// What is still to come, about, which may all be of one class.
     expected_bytes: u64,
+    /// All go into one segment: space is set aside for one only.
+    together: bool,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
     /// Every segment that was begun, for who cleans up.
     made: &'a mut Vec<SegmentId>,
@@ -68,9 +72,18 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(engine: &'a Engine, made: &'a mut Vec<SegmentId>) -> Self {
+    pub(super) fn new(engine: &'a Engine, together: bool, made: &'a mut Vec<SegmentId>) -> Self {
         let (full, moved) = (Vec::new(), Vec::new());
-        Self { engine, expected_bytes: 0, classes: Default::default(), made, full, moved, unsynced: 0 }
+        Self {
+            engine,
+            expected_bytes: 0,
+            together,
+            classes: Default::default(),
+            made,
+            full,
+            moved,
+            unsynced: 0,
+        }
     }
 
     /// Says how many bytes of records are still to come: a segment is begun with room for them.
@@ -81,7 +94,7 @@ impl<'a> Copier<'a> {
     pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
         let Survivor { header, body, from, what } = *survivor;
         let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
-        let class = CLASSES.iter().position(|end| left <= *end).unwrap_or(CLASSES.len());
+        let class = CLASSES.iter().position(|end| left <= *end && !self.together).unwrap_or(CLASSES.len());
         let mut writer = match self.classes[class].take() {
             Some(writer) if writer.has_room(header.len()) => writer,
             Some(full) => {

@@ -18,6 +18,13 @@ pub(super) struct Usage {
 /// is smaller and none is copied for ever.
 const DEAD_BYTES_MIN: u64 = 1 << 10;
 
+/// On a full disk a segment is copied for one of this many parts of it that is dead: more than the headers of the copy, and as many times as much
+/// is written at most for what is given back.
+const PRESSED_PARTS: u64 = 256;
+
+/// Less than one of this many parts of a copy are headers.
+const HEADER_PARTS: u64 = 64;
+
 /// Segments of less than one of this many parts of a full one are small.
 const SMALL_PARTS: u64 = 8;
 
@@ -30,8 +37,9 @@ impl Usage {
     }
 }
 
-/// The segments to compact in one run, which copies at most about one full segment; none if all is well.
-pub(super) fn choose(all: &[Usage], segment_bytes: u64) -> Vec<SegmentId> {
+/// The segments to compact in one run, which copies at most about one full segment; none if all is well. `pressed` says that the stream needs
+/// a segment and the disk has no room for one.
+pub(super) fn choose(all: &[Usage], segment_bytes: u64, pressed: bool) -> Vec<SegmentId> {
     let empty: Vec<_> = all.iter().filter(|s| s.live == 0).map(|s| s.id).collect();
     if !empty.is_empty() {
         return empty;
@@ -40,6 +48,12 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64) -> Vec<SegmentId> {
         all.iter().filter(|s| s.dead() * 2 >= s.bytes && s.dead() >= DEAD_BYTES_MIN).copied().collect();
     if !half_dead.is_empty() {
         return worst_first(half_dead, segment_bytes);
+    }
+    if pressed {
+        let is_worth_it = |s: &&Usage| s.dead() * PRESSED_PARTS >= s.bytes && s.dead() >= DEAD_BYTES_MIN;
+        // One at a time: what lives of it fits into the reserve.
+        let some: Vec<_> = all.iter().filter(is_worth_it).copied().collect();
+        return worst_first(some, 0);
     }
     let (live, dead) = all.iter().fold((0, 0), |(live, dead), s| (live + s.live, dead + s.dead()));
     if dead > live / 2 + segment_bytes {
@@ -53,10 +67,12 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64) -> Vec<SegmentId> {
 fn worst_first(mut segments: Vec<Usage>, segment_bytes: u64) -> Vec<SegmentId> {
     // Compares dead / bytes without dividing; both are below 2^32.
     segments.sort_by_key(|s| std::cmp::Reverse((s.dead() << 32) / s.bytes.max(1)));
+    // The headers of the copies need room as well: all goes into one segment if need be.
+    let room = segment_bytes - segment_bytes / HEADER_PARTS;
     let mut copied = 0;
     let fits = |s: &&Usage| {
         copied += s.live;
-        copied <= segment_bytes
+        copied <= room
     };
     let mut chosen: Vec<_> = segments.iter().take_while(fits).map(|s| s.id).collect();
     if chosen.is_empty() {
@@ -81,7 +97,7 @@ mod tests {
     }
 
     fn chosen(numbers: &[(u64, u64)]) -> Vec<u32> {
-        choose(&segments(numbers), FULL).into_iter().map(|id| id.0).collect()
+        choose(&segments(numbers), FULL, false).into_iter().map(|id| id.0).collect()
     }
 
     #[test]
@@ -106,6 +122,14 @@ mod tests {
     fn many_segments_that_are_nearly_half_dead_are_compacted_too() {
         let many = [(100_000, 56_000); 10];
         assert!(!chosen(&many).is_empty());
+    }
+
+    #[test]
+    fn on_a_full_disk_the_worst_goes_although_most_of_it_is_alive() {
+        let all = segments(&[(100_000, 99_900), (100_000, 90_000), (100_000, 80_000)]);
+        assert_eq!(choose(&all, FULL, true), [SegmentId(2)]);
+        assert_eq!(choose(&all[..1], FULL, true), []);
+        assert_eq!(choose(&segments(&[(1_000, 100)]), FULL, true), []);
     }
 
     #[test]

@@ -27,17 +27,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
 use crate::index::Entry;
 use crate::log::{Segment, Trust, find, scan};
+use crate::sync::atomic::Ordering;
 
 use super::copier::{Copier, Moved, Pace, Survivor, What};
 use super::plan::{Usage, choose};
 use crate::engine::Engine;
+use crate::engine::catalog::Unchanged;
 
 impl Engine {
     /// Compacts some segments if any need it; says whether it did.
@@ -46,11 +47,20 @@ impl Engine {
         if self.log.poisoned().is_some() || self.clock.is_doubtful() {
             return false;
         }
-        let victims = choose(&self.usage(), self.options.segment_bytes.into());
+        let victims = choose(&self.usage(), self.options.segment_bytes.into(), self.log.is_pressed());
         if victims.is_empty() {
             return false;
         }
-        match self.compact_these(&victims) {
+        let mut done = self.compact_these(&victims, false);
+        if let Err(e) = &done
+            && e.kind() == io::ErrorKind::StorageFull
+            && self.reserve.lend()
+        {
+            done = self.compact_these(&victims, true);
+            self.reserve.restore(|| self.catalog.take_id());
+            self.log.turned.raise();
+        }
+        match done {
             Ok(done) => done,
             Err(e) => {
                 tracing::warn!(error = %e, "compaction came to nothing; it is tried again");
@@ -74,9 +84,9 @@ impl Engine {
     }
 
     /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
-    fn compact_these(&self, victims: &[SegmentId]) -> io::Result<bool> {
+    fn compact_these(&self, victims: &[SegmentId], together: bool) -> io::Result<bool> {
         let mut made = Vec::new();
-        let listed = self.copy_and_list(victims, &mut made);
+        let listed = self.copy_and_list(victims, together, &mut made);
         if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
             return listed;
         }
@@ -90,13 +100,18 @@ impl Engine {
     }
 
     /// Does everything but clean up; the segments it makes are added to `made`.
-    fn copy_and_list(&self, victims: &[SegmentId], made: &mut Vec<SegmentId>) -> io::Result<bool> {
+    fn copy_and_list(
+        &self,
+        victims: &[SegmentId],
+        together: bool,
+        made: &mut Vec<SegmentId>,
+    ) -> io::Result<bool> {
         let list = Arc::clone(&self.table.load());
         let segments: Option<Vec<_>> = victims.iter().map(|id| find(&list, *id)).collect();
         let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
         let live = self.index.live_bytes();
         let mut later = victims.iter().filter_map(|id| live.get(id)).sum::<u64>();
-        let mut writer = Copier::new(self, made);
+        let mut writer = Copier::new(self, together, made);
         for segment in segments {
             later = later.saturating_sub(live.get(&segment.id()).copied().unwrap_or(0));
             // One after another, since a cold one takes as much memory as it is long.
@@ -126,7 +141,7 @@ impl Engine {
             copy.warm_up();
             self.table.put(copy);
         }
-        if !self.list_copies(victims, &copies) {
+        if !self.list_copies(victims, &copies)? {
             return Ok(false);
         }
         for moved in &moved {
@@ -193,7 +208,7 @@ impl Engine {
                 let deadlines = entry.deadlines;
                 let put = RecordHeader::new(Kind::Put, header.key, header.created_s, deadlines, &body);
                 let header = RecordHeader { seq: header.seq, deadline_seq, ..put };
-                survivors.push(Survivor { header, body, from, what: What::Content });
+                survivors.push(Survivor { header, body, from, what: What::Content(entry) });
             }
             Kind::Touch => {
                 let entry = self.index.lock(&header.key).get(&header.key);
@@ -219,7 +234,7 @@ impl Engine {
         let Moved { header, from, to, what } = moved;
         let mut shard = self.index.lock(&header.key);
         match what {
-            What::Content => drop(shard.publish(&header.key, *from, *to, header.deadlines)),
+            What::Content(read) => drop(shard.publish(&header.key, read, *to)),
             What::Touch => {
                 shard.publish_touch(&header.key, from.segment, to.segment, header.deadlines);
             }
@@ -230,13 +245,20 @@ impl Engine {
     }
 
     /// Lists the copies in place of the originals; says whether it did.
-    fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> bool {
+    fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> io::Result<bool> {
         let listed = copies.iter().map(|copy| copy.listed(Some(copy.seal())));
         let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
         });
-        changed.map_err(|failed| self.catalog_failed(failed)).is_ok()
+        match changed {
+            Ok(()) => Ok(true),
+            Err(Unchanged::Kept(e)) => Err(e),
+            Err(unknown) => {
+                self.catalog_failed(unknown);
+                Ok(false)
+            }
+        }
     }
 
     fn unlink(&self, victims: &[SegmentId]) {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Error, FieldError, LogStore, Options, Session, SessionError, SessionId, SessionKey, SessionStore,
+    Access, Error, FieldError, LogStore, Session, SessionError, SessionId, SessionKey, SessionStore,
 };
 use tokio::task::JoinSet;
 
 use super::{DAY, open, options};
 use crate::moments::run;
+use crate::stores::defaults;
 
 const TASKS: u32 = 64;
 
@@ -21,7 +22,7 @@ const TASKS: u32 = 64;
 async fn no_id_or_key_names_a_file() {
     let outside = tempfile::tempdir().unwrap();
     let folder = outside.path().join("sessions");
-    let store = LogStore::open(&folder, Options::default()).await.unwrap();
+    let store = LogStore::open(&folder, defaults()).await.unwrap();
     let long = "a".repeat(5_000);
     let evil =
         ["../../../../evil", "/tmp/evil", "MANIFEST", "00000001.seg", "evil\0", "`touch evil`", "", &long];
@@ -93,7 +94,7 @@ fn bytes_of_another_encoding_are_refused_and_never_tried_with_another_decoder() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sessions_made_at_once_never_share_an_id() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap();
     let start = Arc::new(tokio::sync::Barrier::new(TASKS as usize));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
@@ -127,7 +128,7 @@ async fn sessions_made_at_once_never_share_an_id() {
     }
     assert_eq!((ids.len(), winners.len()), (TASKS as usize * 20, 20));
     store.close().await.unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap();
     for (key, payload) in ids {
         assert_eq!(store.get(key, Access::Peek).await.unwrap().unwrap().payload, payload);
     }

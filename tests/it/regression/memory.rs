@@ -9,6 +9,7 @@ use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Durability, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore};
 
 use super::{DAY, FOLDER, in_a_process, open, options, put, say};
+use crate::stores::defaults;
 
 /// A segment in a manifest: id, kind, salt, capacity, and length and checksum if it is sealed.
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
@@ -109,7 +110,7 @@ fn crafted() -> Vec<Crafted> {
 async fn lengths_that_lie_allocate_nothing() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let before = peak("VmPeak:");
-        let opened = LogStore::open(Path::new(&folder), Options::default()).await;
+        let opened = LogStore::open(Path::new(&folder), defaults()).await;
         let taken = (peak("VmPeak:") - before) / MIB;
         let how = match &opened {
             Ok(store) => format!("opened with {}", store.len()),
@@ -142,7 +143,7 @@ async fn opening_takes_a_fraction_of_the_data_in_memory() {
         segment_bytes: 1 << 20,
         payload_bytes_max: 100 << 10,
         read_mode: ReadMode::Pread,
-        ..Options::default()
+        ..defaults()
     };
     if let Some(folder) = std::env::var_os(FOLDER) {
         let before = peak("VmHWM:");

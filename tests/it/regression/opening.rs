@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Child;
 
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
-use cloakroom::{Durability, LogStore, OpenError, Options, SessionStore};
+use cloakroom::{Durability, LogStore, OpenError, SessionStore};
 
 use super::{DAY, FOLDER, close, in_a_process, open, options, put, read, say, there};
 use crate::moments::run;
+use crate::stores::defaults;
 
 /// In emdb two processes that opened at once could both be admitted, and wrote into one log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +48,7 @@ async fn of_processes_that_open_at_once_one_is_admitted() {
 async fn open_when_told(folder: &Path) {
     say("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
-    let opened = LogStore::open(folder, Options::default()).await;
+    let opened = LogStore::open(folder, defaults()).await;
     match &opened {
         Ok(_) => say("admitted"),
         Err(OpenError::Locked { .. }) => say("locked"),
@@ -76,7 +77,7 @@ async fn opening_what_is_no_store_leaves_every_byte_alone() {
             for name in names {
                 tokio::fs::write(folder.path().join(name), &contents).await.unwrap();
             }
-            let refused = LogStore::open(folder.path(), Options::default()).await;
+            let refused = LogStore::open(folder.path(), defaults()).await;
             assert!(refused.is_err(), "{names:?} became a store");
             for name in names {
                 let left = tokio::fs::read(folder.path().join(name)).await.unwrap();
@@ -84,7 +85,7 @@ async fn opening_what_is_no_store_leaves_every_byte_alone() {
             }
             // A file in the place of the folder.
             let file = folder.path().join(names[0]);
-            assert!(LogStore::open(&file, Options::default()).await.is_err());
+            assert!(LogStore::open(&file, defaults()).await.is_err());
             assert!(tokio::fs::read(&file).await.unwrap() == contents, "{file:?} was changed");
         }
     }
@@ -204,7 +205,7 @@ fn stale_groups_behind_the_end_of_the_log_are_never_replayed() {
         lives.set_contents(active, &recycled);
         for (name, fresh) in &unused {
             let mut recycled = fresh.clone();
-            recycled[64..].copy_from_slice(&stale[64..]);
+            recycled[64..stale.len()].copy_from_slice(&stale[64..]);
             lives.set_contents(name, &recycled);
         }
         let store = open(&lives, &options);

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::{DAY, HOUR, close, delete, key, open, options, put, read, settle, there};
 use crate::moments::run;
+use crate::stores::defaults;
 
 /// In emdb what was cleared or dropped was there again after the next open.
 #[test]
@@ -59,7 +60,7 @@ fn what_was_deleted_or_cleared_stays_so_after_the_store_is_opened_again() {
 async fn what_many_writers_of_one_key_leave_in_memory_is_what_the_next_open_finds() {
     for round in 0..4_u32 {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, ..Options::default() };
+        let options = Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, ..defaults() };
         let store = LogStore::open(folder.path(), options.clone()).await.unwrap();
         let mut tasks = JoinSet::new();
         for task in 0..8_u32 {

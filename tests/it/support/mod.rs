@@ -3,7 +3,9 @@
 //! No test is in here. Everything follows from a seed; [`seeds`] and [`budget`] read the two variables of the environment by which a run is
 //! replayed or made longer, and every failure prints the first.
 
+pub mod acked;
 pub mod history;
+pub mod hooked;
 pub mod life;
 pub mod model;
 

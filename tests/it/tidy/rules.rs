@@ -15,6 +15,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 const REAL_DISK: &str = "src/disk/real.rs";
 /// The one file that reads the system's time.
 const CLOCK: &str = "src/clock.rs";
+/// The one file that says which locks and atomics there are, so that the models can have others.
+const SYNC: &str = "src/sync.rs";
 /// A package of its own, whose peers ask for `unsafe` in their own interface.
 const PEERS: &str = "benches/peers/";
 
@@ -103,7 +105,16 @@ fn seams(file: &str, tokens: &TokenStream) -> Vec<Found> {
         let path: Vec<&str> = named.segments.iter().map(String::as_str).collect();
         let disk = matches!(path[..], ["std" | "tokio" | "rustix", "fs", ..] | ["memmap2", ..]);
         let time = path.contains(&"SystemTime") || path.windows(2).any(|pair| pair == ["Instant", "now"]);
+        let lock = matches!(
+            path[..],
+            ["parking_lot" | "shuttle", ..]
+                | ["std", "sync", "atomic" | "Condvar" | "Mutex" | "RwLock", ..]
+                | ["std", "thread", "Builder" | "scope" | "spawn", ..]
+        );
         let what = match () {
+            () if lock && !file.starts_with(SYNC.trim_end_matches(".rs")) => {
+                format!("is a lock, an atomic or a thread that no model sees: take it from `{SYNC}`")
+            }
             () if disk && file != REAL_DISK => format!("touches the file system outside of `{REAL_DISK}`"),
             () if time && file != CLOCK => format!("reads the system's time outside of `{CLOCK}`"),
             () => return None,
@@ -234,6 +245,15 @@ mod tests {
         assert_one("src/engine/mod.rs", "fn f() { Instant::now(); }", "`Instant::now` reads");
         assert!(found(CLOCK, "fn f() { SystemTime::now(); }").is_empty());
         assert!(found("benches/store.rs", "fn f() { Instant::now(); }").is_empty());
+    }
+
+    #[test]
+    fn locks_atomics_and_threads_are_behind_the_seam() {
+        assert_one("src/log/mod.rs", "use parking_lot::Mutex;", "2: `parking_lot::Mutex` is a lock");
+        assert_one("src/log/mod.rs", "use std::sync::{Arc, atomic::AtomicU32};", "AtomicU32` is a lock");
+        assert_one("src/log/mod.rs", "fn f() { std::thread::spawn(g); }", "`std::thread::spawn` is a lock");
+        assert!(found(SYNC, "use std::sync::atomic;").is_empty());
+        assert!(found("src/a.rs", "fn f() { std::thread::available_parallelism(); }").is_empty());
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! A disk that is full: a store on it can always shrink, by deletes and by what expires, however its sessions lie; and it opens.
+//!
+//! Goal: to refute P9 where there is no room for anything. Method: the simulated disk gets no byte more than the store takes when the disk is
+//! called full; what is then to come back must come back without any.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::disk::sim::SimDisk;
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionStore};
+
+use crate::support::acked::{key, payload};
+use crate::support::life::{Life, SEGMENT_BYTES, drive};
+
+const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
+
+/// What two lists of segments differ by.
+const SLACK_BYTES: u64 = 64;
+
+fn open(life: &Life) -> LogStore {
+    let opened = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone());
+    opened.unwrap_or_else(|e| panic!("{e}\n{}", life.trace())).at(Durability::Sync)
+}
+
+fn put(store: &LogStore, n: u32, len: usize) -> Result<(), Error> {
+    drive(store, store.upsert(key(n), payload(n, len).into(), DAY)).unwrap()
+}
+
+fn there(store: &LogStore, n: u32) -> bool {
+    let found = drive(store, store.get(key(n), Access::Peek)).unwrap().unwrap();
+    found.is_some_and(|stored| stored.payload == payload(n, stored.payload.len()))
+}
+
+/// Deletes, and waits for room if there is none: `false` if it does not come.
+fn delete(store: &LogStore, n: u32) -> bool {
+    for _ in 0..200 {
+        match drive(store, store.delete(key(n))).unwrap() {
+            Ok(deleted) => return deleted,
+            Err(Error::DiskFull) => store.step(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    false
+}
+
+/// The power goes. It undoes cuts of sealed segments, and may take the reserve, which is not synced: together that may be more than the disk has.
+/// No disk is that, so it has as much as it needs for both.
+fn lose_power(life: &Life) {
+    let limit = life.disk.used_bytes() + SLACK_BYTES;
+    life.disk.crash();
+    life.disk.space_bytes(limit.max(life.disk.used_bytes() + u64::from(SEGMENT_BYTES)));
+}
+
+/// A store of so many sessions of so many bytes, which are all that its disk has room for.
+fn full(life: &Life, sessions: u32, len: usize) -> (LogStore, u32) {
+    let store = open(life);
+    (0..sessions).for_each(|n| put(&store, n, len).unwrap());
+    (0..20).for_each(|_| store.step());
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let more = (sessions..sessions + 1_000).find(|n| put(&store, *n, len).is_err());
+    (store, more.unwrap())
+}
+
+#[test]
+fn store_on_a_full_disk_shrinks_though_every_segment_is_partly_alive() {
+    // Of five sessions so many are deleted, one here and one there, so that no segment dies whole.
+    for (of_five, len) in [(3, 3_000), (2, 3_000), (1, 3_000), (3, 300), (1, 300)] {
+        let life = Life::new(SimDisk::new(1));
+        let (store, sessions) = full(&life, 600_000 / u32::try_from(len).unwrap(), len);
+        let used = life.disk.used_bytes();
+        let (gone, stay): (Vec<_>, Vec<_>) = (0..sessions).partition(|n| n % 5 < of_five);
+        for (at, n) in gone.iter().enumerate() {
+            assert!(delete(&store, *n), "delete {at} of {} is refused for ever, {of_five} of 5", gone.len());
+        }
+        (0..200).for_each(|_| store.step());
+        let (now, stats) = (life.disk.used_bytes(), store.stats());
+        let bound = 2 * stats.live_bytes + 2 * u64::from(SEGMENT_BYTES) + (16 << 10);
+        assert!(now <= bound, "{used} bytes were used, then {now}: {stats:?}");
+        // What came back can be written to.
+        let freed: u64 = gone.len() as u64 * len as u64;
+        let fits = u32::try_from(freed / 2 / (len as u64 + 300)).unwrap();
+        for n in 0..fits {
+            assert!(
+                put(&store, 10_000 + n, len).is_ok() || {
+                    (0..100).for_each(|_| store.step());
+                    put(&store, 10_000 + n, len).is_ok()
+                },
+                "{n} of {fits} fit, {of_five} of 5: {:?}",
+                store.stats()
+            );
+        }
+        lose_power(&life);
+        drop(store);
+        let store = open(&life);
+        assert!(gone.iter().all(|n| !there(&store, *n)), "who was signed out came back");
+        assert!(stay.iter().all(|n| there(&store, *n)), "somebody was lost");
+    }
+}
+
+#[test]
+fn store_opens_on_a_disk_that_was_full_when_it_was_killed() {
+    for (seed, kill) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let life = Life::new(SimDisk::new(seed));
+        let (store, sessions) = full(&life, 200, 3_000);
+        let deleted = u32::try_from(seed).unwrap() * 3;
+        assert!((0..deleted).all(|n| delete(&store, n)));
+        if kill {
+            life.disk.kill();
+        } else {
+            lose_power(&life);
+        }
+        drop(store);
+        for _ in 0..3 {
+            let store = open(&life);
+            assert!((0..deleted).all(|n| !there(&store, n)));
+            assert!((deleted..sessions).all(|n| there(&store, n)));
+            life.disk.kill();
+        }
+        let store = open(&life);
+        assert!((deleted..sessions).all(|n| delete(&store, n)), "it cannot be emptied");
+        (0..20).for_each(|_| store.step());
+        put(&store, 10_000, 3_000).unwrap();
+    }
+}
+
+#[test]
+fn expiry_alone_gives_the_space_of_a_full_disk_back() {
+    let life = Life::new(SimDisk::new(1));
+    let (store, sessions) = full(&life, 200, 3_000);
+    let used = life.disk.used_bytes();
+    life.clock.advance(Duration::from_secs(86_400));
+    (0..20).for_each(|_| store.step());
+    assert!((0..sessions).all(|n| !there(&store, n)));
+    let now = life.disk.used_bytes();
+    assert!(now <= 2 * u64::from(SEGMENT_BYTES) + (16 << 10), "{used} bytes, then {now}");
+    put(&store, 1, 3_000).unwrap();
+}
+
+/// What was set aside for bad times is no use to a store that is closed.
+#[test]
+fn closed_store_leaves_no_reserve_behind() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life);
+    (0..30).for_each(|n| put(&store, n, 3_000).unwrap());
+    (0..20).for_each(|_| store.step());
+    drive(&store, store.close()).unwrap().unwrap();
+    let (used, log_bytes) = (life.disk.used_bytes(), store.stats().log_bytes);
+    assert!(used < log_bytes + 1_024, "{used} bytes for a log of {log_bytes}: {:?}", life.disk.names());
+}
+
+/// Many small segments are merged also where only the reserve has room for the copy, and that comes to rest.
+#[test]
+fn small_segments_are_merged_on_a_full_disk_and_that_ends() {
+    let life = Life::new(SimDisk::new(1));
+    for n in 0..8 {
+        let store = open(&life);
+        if n == 7 {
+            life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+        }
+        (n * 2..n * 2 + 2).for_each(|n| put(&store, n, 1_000).unwrap());
+        drive(&store, store.close()).unwrap().unwrap();
+    }
+    let (store, sessions) = (open(&life), 16);
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let at_rest = (0..100).any(|_| {
+        let calls = life.disk.calls();
+        store.step();
+        life.disk.calls() == calls
+            || life.disk.trace().iter().rev().take(8).all(|call| !call.contains("Write"))
+    });
+    assert!(at_rest, "it copies for ever\n{}", life.trace());
+    assert!((0..sessions).all(|n| there(&store, n)));
+    assert!(store.stats().segments <= 3, "they were not merged: {:?}", store.stats());
+}

@@ -1,0 +1,267 @@
+"""The faults: where each is, what stands there, what stands there with the fault in it, and which test must fail."""
+
+from dataclasses import dataclass
+
+IT = ["--test", "it"]
+LIB = ["--lib"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    target: tuple = tuple(IT)
+
+
+FAULTS = [
+    # The log.
+    Fault(
+        "sync is acknowledged when it is written",
+        "src/log/staging.rs",
+        "Durability::Sync => (Some(&mut self.synced), None),",
+        "Durability::Sync => (Some(&mut self.written), None),",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "a sync leaves out the segment that the stream has left",
+        "src/log/stream.rs",
+        "for segment in &unsynced.segments {",
+        "for segment in unsynced.segments.iter().skip(usize::from(unsynced.segments.len() > 1)) {",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "the watermark is the end of the group that carries it",
+        "src/log/stream.rs",
+        "let watermark = self.durable();\n        group.close(",
+        "let watermark = group.end_position();\n        group.close(",
+        "hole_followed_by_valid_groups_is_a_torn_tail",
+    ),
+    Fault(
+        "what is written counts as durable before it is synced",
+        "src/log/stream.rs",
+        "        unsynced.upto = Some(group.end_position());\n",
+        "        unsynced.upto = Some(group.end_position());\n        self.durable.fetch_max(pack(group.end_position()), Ordering::AcqRel);\n",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "a sync that failed is tried again",
+        "src/log/stream.rs",
+        "                *failed = true;\n",
+        "",
+        "nothing_is_acknowledged_as_synced_after_a_failed_sync",
+    ),
+    Fault(
+        "who waits for a group that is not written is not told of a failure",
+        "src/log/staging.rs",
+        "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..))",
+        "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..0))",
+        "failures",
+    ),
+    Fault(
+        "a segment counts as left while its end is not durable",
+        "src/log/stream.rs",
+        "partition(|s| s.id() < durable.segment)",
+        "partition(|s| s.id() <= durable.segment || durable.segment <= s.id())",
+        "power_loss",
+    ),
+    # Segments and manifest.
+    Fault(
+        "the folder is not synced when a segment is made",
+        "src/engine/keeper.rs",
+        "Ok(spare) => match self.disk.sync_folder() {",
+        "Ok(spare) => match Ok::<(), io::Error>(()) {",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "the folder is not synced when the manifest is replaced",
+        "src/engine/catalog.rs",
+        "    disk.sync_folder().map_err(Unchanged::Unknown)\n",
+        "    Ok(())\n",
+        "power_loss",
+    ),
+    Fault(
+        "the new manifest is renamed before it is synced",
+        "src/engine/catalog.rs",
+        "    let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {",
+        "    let written = match write_new(disk, MANIFEST_NEW, &bytes, false) {",
+        "power_loss",
+    ),
+    Fault(
+        "a segment takes groups before its listing is durable",
+        "src/engine/keeper.rs",
+        "        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
+        "        if let Some(spare) = &spare {\n            self.table.put(spare);\n            self.log.give_spare(Arc::clone(spare));\n        }\n        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
+        "power_loss",
+    ),
+    # Recovery.
+    Fault(
+        "what lies above the watermark stays where a killed process left it",
+        "src/engine/recover.rs",
+        "let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);",
+        "let watermark = kept.iter().map(|tail| Position { segment: tail.segment.id(), offset: tail.scanned.end }).fold(start, Ord::max);",
+        "kill_after_any_operation_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "what is written again is not synced",
+        "src/log/copy.rs",
+        "        self.segment.trim()?;\n        self.segment.sync()?;\n",
+        "        self.segment.trim()?;\n",
+        "kill_after_any_operation_leaves_what_was_acknowledged",
+    ),
+    Fault(
+        "damage below a later watermark is taken for a torn end",
+        "src/engine/recover.rs",
+        "Some(claimed) if claimed > position =>",
+        "Some(claimed) if claimed > position && position.offset == 0 =>",
+        "flipped_bit_below_a_later_watermark_is_refused",
+    ),
+    Fault(
+        "a deadline is folded with the number of its content",
+        "src/engine/recover.rs",
+        "replay.content(&key, entry, owner, deadline_seq);",
+        "replay.content(&key, entry, owner, seq);",
+        "compaction",
+    ),
+    Fault(
+        "a touch is taken for one of any content",
+        "src/index/replay.rs",
+        "let claim = Claim { seq, of, touched_in: Some(segment), deadlines };",
+        "let claim = Claim { seq, of: Seq(of.0.min(0)), touched_in: Some(segment), deadlines };",
+        "version_from_before_the_sign_in_does_not_come_back",
+    ),
+    Fault(
+        "a lost manifest is not missed",
+        "src/engine/open.rs",
+        "        if holds_groups(&whole(disk, name).map_err(read)?, &header) {",
+        "        if header.id != id && holds_groups(&whole(disk, name).map_err(read)?, &header) {",
+        "lost_manifest_is_refused_while_there_are_segments_with_groups",
+    ),
+    # Compaction.
+    Fault(
+        "a tombstone is dropped while an older segment lives",
+        "src/engine/compact/run.rs",
+        "Kind::Delete | Kind::Revoke if header.deadlines.expires_at > now => {",
+        "Kind::Revoke if header.deadlines.expires_at > now => {",
+        "deleted_session_does_not_come_back_when_its_tombstone_is_dropped",
+    ),
+    Fault(
+        "the half of a rotation that hides the old key is dropped",
+        "src/engine/compact/run.rs",
+        "            && rotated.hides_until > now\n",
+        "            && rotated.hides_until < now\n",
+        "compaction",
+    ),
+    Fault(
+        "a segment that holds only touches is unlinked",
+        "src/engine/compact/run.rs",
+        "                if entry.as_ref().is_some_and(newest) {",
+        "                if entry.as_ref().is_some_and(newest) && now == Timestamp::default() {",
+        "compaction",
+    ),
+    Fault(
+        "a touch is not counted as live",
+        "src/index/usage.rs",
+        "        if let Some(segment) = entry.touched_in {\n            self.add(segment, u64::from(RECORD_HEADER_BYTES));\n        }\n",
+        "",
+        "index",
+        tuple(LIB),
+    ),
+    Fault(
+        "a copy says that its deadline is as old as its content",
+        "src/engine/compact/run.rs",
+        "                let deadline_seq = self.log.last_seq();",
+        "                let deadline_seq = header.seq;",
+        "compaction",
+    ),
+    Fault(
+        "a copy is published over a fresh write",
+        "src/index/shard.rs",
+        "            (entry.address == from).then_some(",
+        "            (entry.address != to || entry.address == from).then_some(",
+        "index",
+        tuple(LIB),
+    ),
+    Fault(
+        "records are dropped that only an unsynced one replaces",
+        "src/engine/compact/run.rs",
+        "        self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;\n",
+        "",
+        "compaction_drops_nothing_that_only_an_unsynced_write_replaces",
+    ),
+    Fault(
+        "originals are unlinked before the copies are listed",
+        "src/engine/compact/run.rs",
+        "        if !self.list_copies(victims, &copies) {",
+        "        for id in victims {\n            drop(self.disk.remove(&segment_name(*id)));\n        }\n        if !self.list_copies(victims, &copies) {",
+        "power_loss",
+    ),
+    # Expiry and time.
+    Fault(
+        "a session that an older version outlives ends without a tombstone",
+        "src/index/shard.rs",
+        "                Some(Outlived { key, until }) if until > now => {",
+        "                Some(Outlived { key, until }) if until > now && until < now => {",
+        "shortened",
+    ),
+    Fault(
+        "a tombstone hides only what the newest deadline says",
+        "src/index/shard.rs",
+        "        self.slab.slot(number).expires_at().max(outlived)\n",
+        "        self.slab.slot(number).expires_at().max(outlived.min(Timestamp::default()))\n",
+        "index",
+        tuple(LIB),
+    ),
+    Fault(
+        "store time starts at the wall clock",
+        "src/clock.rs",
+        "start: wall.max(mark),",
+        "start: if wall > Timestamp::default() { wall } else { mark },",
+        "wall",
+    ),
+    Fault(
+        "the time at which sessions ended is not written down",
+        "src/engine/keeper.rs",
+        "        if !self.log.mark(time) && time {",
+        "        if !self.log.mark(false) && time {",
+        "expired_session_stays_gone_when_the_wall_steps_back_though_the_segment_is_full",
+    ),
+    Fault(
+        "a start that may be wrong removes what it says has ended",
+        "src/engine/keeper.rs",
+        "        if !self.clock.is_doubtful() {\n            self.expire();",
+        "        if !self.clock.is_doubtful() || self.clock.is_doubtful() {\n            self.expire();",
+        "doubt",
+    ),
+    # Owners.
+    Fault(
+        "a session that is bound leaves its older versions in force",
+        "src/engine/owners.rs",
+        "                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);",
+        "                old.add_tombstone(staged.address.segment, hides_until.min(now), ROTATE_BYTES);",
+        "version_from_before_the_sign_in_does_not_come_back",
+    ),
+    Fault(
+        "a revocation is dropped with its segment",
+        "src/engine/compact/run.rs",
+        "Kind::Delete | Kind::Revoke if header.deadlines.expires_at > now => {",
+        "Kind::Delete if header.deadlines.expires_at > now => {",
+        "revocation_outlives_the_compaction_of_its_segment_and_goes_when_it_ends_nothing_more",
+    ),
+    Fault(
+        "a save does not ask whether its session was revoked",
+        "src/index/mod.rs",
+        "        self.found.filter(|entry| entry.deadlines.is_live(now) && !self.is_revoked)",
+        "        self.found.filter(|entry| entry.deadlines.is_live(now) && (!self.is_revoked || self.owner.is_some()))",
+        "owners",
+    ),
+    Fault(
+        "a revocation is remembered for a moment only",
+        "src/index/revocations.rs",
+        "            self.promised_ms.fetch_max(step_ms, Ordering::Relaxed);",
+        "            self.promised_ms.fetch_max(step_ms.min(1), Ordering::Relaxed);",
+        "owners",
+    ),
+]

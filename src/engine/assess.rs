@@ -3,15 +3,15 @@
 //! # Why nobody is logged back in (P8)
 //!
 //! Records carry numbers of one history. Let *L* be the highest number that a record may have had which is missing here. A session is
-//! *proven* if its newest content that is here has a number above L, and no tombstone ends it.
+//! *proven* if a record with a number above L says what its newest content is, and that content is here: the content itself, a touch of it (which
+//! names it), or a copy, whose deadline is numbered by the moment at which compaction found it to be the newest.
 //!
-//! 1. Whatever happened to a proven session since that content (a touch, a shorter lifetime, a delete, a rotation, a later content) has a
+//! 1. Whatever happened to a proven session since then (a touch, a shorter lifetime, a delete, a rotation, a later content) has a
 //!    later number, so it is above L, so it is here. Its state is the one that it had; one that had ended is ended.
-//! 2. A session that is not proven may have been replaced or ended by a record that is missing. It is absent, however good its bytes are. A later
-//!    touch does not help: its content may have been replaced in between. Both keys of a rotation fall under this, the old one since the
-//!    rotation may be missing, the new one since its only content may be.
-//! 3. Revocations are kept whatever their number. A session that is bound to an owner is dropped once anything is missing: a late save may
-//!    have a number above that of the revocation which ends it.
+//! 2. A session that is not proven may have been replaced or ended by a record that is missing. It is absent, however good its bytes are.
+//!    Both keys of a rotation fall under this, the old one since the rotation may be missing, the new one since its only content may be.
+//! 3. A session that is bound to an owner is no different: a revocation ends only contents with smaller numbers than its own. Those that are
+//!    here are kept whatever their number.
 //!
 //! # How L is found
 //!
@@ -34,8 +34,6 @@
 //! Not covered, as in an open: where nothing else is damaged, what lies behind the last watermark of a stream that was not closed cannot be told
 //! from a torn end, or if it is all zeros from one that was never written.
 
-use std::collections::HashSet;
-
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -43,7 +41,7 @@ use crate::format::{
     FORMAT_VERSION, GROUP_HEADER_BYTES, Invalid, Kind, Listed, Manifest, SEGMENT_HEADER_BYTES, Seal,
     SegmentHeader, SegmentKind, checksum, segment_name,
 };
-use crate::id::{Position, SegmentId, Seq, SessionKey};
+use crate::id::{Position, SegmentId, Seq};
 use crate::index::{Index, Replay};
 use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
 
@@ -79,7 +77,6 @@ pub(super) struct Assessment {
     firsts: Vec<(SegmentId, Seq)>,
     /// Segments with a hole that nothing in them bounds, and the greatest number that they may hold.
     holes: Vec<(SegmentId, Option<Seq>)>,
-    owned: HashSet<SessionKey>,
 }
 
 /// What is certain of the sessions.
@@ -136,7 +133,6 @@ pub(super) fn assess(disk: &dyn Disk) -> Result<Assessment, OpenError> {
         lost: Seq(if survey.is_lost { u64::MAX } else { 0 }),
         firsts: Vec::new(),
         holes: survey.doubtful.iter().filter(|_| !survey.is_current).map(|id| (*id, None)).collect(),
-        owned: HashSet::new(),
         survey,
     };
     for listed in &manifest.segments {
@@ -164,16 +160,8 @@ impl Assessment {
     /// The sessions that are proven, by the time that it is `now`.
     pub(super) fn prove(self, now: Timestamp) -> Proven {
         let mut replay = self.replay;
-        let mut dropped = replay.drop_up_to(self.lost, now);
-        let index = replay.finish(now);
-        if self.lost > Seq(0) {
-            for key in &self.owned {
-                let mut shard = index.lock(key);
-                let is_live = shard.get(key).is_some_and(|entry| entry.deadlines.is_live(now));
-                dropped += u64::from(shard.remove(key).is_some() && is_live);
-            }
-        }
-        Proven { index, dropped }
+        let dropped = replay.drop_up_to(self.lost, now);
+        Proven { index: replay.finish(now), dropped }
     }
 
     fn damage(&mut self, file: &str, offset: u32, what: &str) {
@@ -257,9 +245,6 @@ impl Assessment {
             Found::Record(placed) => {
                 walked.next = walked.next.max(Seq(placed.header.deadline_seq.0.saturating_add(1)));
                 self.records += 1;
-                if placed.header.owned && matches!(placed.header.kind, Kind::Put | Kind::Rotate) {
-                    self.owned.insert(placed.header.key);
-                }
                 fold(&self.replay, &placed, header.id, None);
             }
             Found::Spoilt { offset, header: record } => {

@@ -43,25 +43,35 @@ impl Unchanged {
 /// The list that counts.
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
-    manifest: Mutex<Manifest>,
+    list: Mutex<List>,
+}
+
+struct List {
+    /// As it is on disk: the copy that is kept of it must say which ids it had not given yet.
+    manifest: Manifest,
+    next_segment: u32,
 }
 
 impl Catalog {
     pub(crate) fn new(disk: Arc<dyn Disk>, manifest: Manifest) -> Self {
-        Self { disk, manifest: Mutex::new(manifest) }
+        let next_segment = manifest.next_segment;
+        Self { disk, list: Mutex::new(List { manifest, next_segment }) }
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {
-        self.manifest.lock().store
+        self.list.lock().manifest.store
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {
-        look(&self.manifest.lock())
+        look(&self.list.lock().manifest)
     }
 
     /// An id for a segment that is to be listed. An id that a crash forgets was never listed, and is given again.
     pub(crate) fn take_id(&self) -> SegmentId {
-        self.manifest.lock().take_id()
+        let mut list = self.list.lock();
+        let id = SegmentId(list.next_segment);
+        list.next_segment += 1;
+        id
     }
 
     /// Replaces the list, durably. `time` and `next_seq` go with it.
@@ -71,14 +81,15 @@ impl Catalog {
         next_seq: Seq,
         change: impl FnOnce(&mut Manifest),
     ) -> Result<(), Unchanged> {
-        let mut current = self.manifest.lock();
-        let mut next = current.clone();
+        let mut list = self.list.lock();
+        let mut next = list.manifest.clone();
+        next.next_segment = list.next_segment;
         next.mark_ms = next.mark_ms.max(time.as_millis());
         next.next_seq = next.next_seq.max(next_seq.0);
         change(&mut next);
         next.segments.sort_unstable_by_key(|listed| listed.id);
-        replace(&*self.disk, &current, &next)?;
-        *current = next;
+        replace(&*self.disk, &list.manifest, &next)?;
+        list.manifest = next;
         Ok(())
     }
 }

@@ -105,10 +105,10 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
         (Threads::Own, ReadMode::Pread) => cores.min(2),
     };
     let attempt = |frugal| {
-        let mut manifest = manifest.clone();
-        let found = recover(&**disk, options, &mut manifest, workers)?;
+        let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
+        let found = recover(&**disk, options, &catalog, workers)?;
         refuse_used_up(manifest.next_segment, found.next_seq)?;
-        start(Arc::clone(disk), options.clone(), threads, manifest, found, started, frugal)
+        start(Arc::clone(disk), options.clone(), threads, catalog, found, started, frugal)
     };
     let mut begun = attempt(false);
     if let Err(OpenError::Io { source, .. }) = &begun
@@ -271,17 +271,17 @@ fn start(
     disk: Arc<dyn Disk>,
     options: Options,
     threads: Threads,
-    mut manifest: Manifest,
+    catalog: Catalog,
     found: Recovered,
     started: Duration,
     frugal: bool,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
-    let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, manifest.doubted()));
-    let (reserve, active) = begin_stream(&disk, &options, &mut manifest, frugal).map_err(write)?;
+    let doubted = catalog.read(Manifest::doubted);
+    let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, doubted));
+    let (reserve, active) = begin_stream(&disk, &options, &catalog, frugal).map_err(write)?;
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
-    let catalog = Catalog::new(Arc::clone(&disk), manifest);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
     let changed = catalog.change(clock.mark(), next_seq, |manifest| {
@@ -322,10 +322,10 @@ fn start(
 fn begin_stream(
     disk: &Arc<dyn Disk>,
     options: &Options,
-    manifest: &mut Manifest,
+    catalog: &Catalog,
     frugal: bool,
 ) -> io::Result<(Reserve, Arc<Segment>)> {
-    let (id, reserve_id, store) = (manifest.take_id(), manifest.take_id(), manifest.store);
+    let (id, reserve_id, store) = (catalog.take_id(), catalog.take_id(), catalog.store());
     let mapped = options.read_mode == ReadMode::Mapped;
     let create = |bytes| Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped);
     let reserve = Reserve::missing(Arc::clone(disk), options.segment_bytes);

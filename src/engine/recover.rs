@@ -34,7 +34,7 @@ use crate::log::{CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
 
-use super::catalog::write_new;
+use super::catalog::{Catalog, write_new};
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";
@@ -58,13 +58,14 @@ struct Tail<'a> {
     scanned: Scanned,
 }
 
-/// Reads everything that the manifest lists. Makes copies of the unsynced end under ids that it takes from `manifest`, synced but for the folder.
+/// Reads everything that the manifest lists. Makes copies of the unsynced end, which no list names yet, synced but for the folder.
 pub(super) fn recover(
     disk: &dyn Disk,
     options: &Options,
-    manifest: &mut Manifest,
+    catalog: &Catalog,
     workers: usize,
 ) -> Result<Recovered, OpenError> {
+    let manifest = catalog.read(Manifest::clone);
     let mut recovered = Recovered {
         // The wall may be far ahead and wrong: a deadline that only it says has passed may yet need a tombstone.
         replay: Replay::new(manifest.mark()),
@@ -90,7 +91,7 @@ pub(super) fn recover(
     for scanned in scans {
         recovered.note(&scanned?);
     }
-    recovered.stream(disk, options, manifest, &open)?;
+    recovered.stream(disk, options, catalog, &open)?;
     Ok(recovered)
 }
 
@@ -153,7 +154,7 @@ impl Recovered {
         &mut self,
         disk: &dyn Disk,
         options: &Options,
-        manifest: &mut Manifest,
+        catalog: &Catalog,
         open: &[(Arc<Segment>, Listed)],
     ) -> Result<(), OpenError> {
         let mut tails = Vec::new();
@@ -176,7 +177,7 @@ impl Recovered {
             self.note(&tail.scanned);
         }
         self.below(kept, open, watermark);
-        self.above(disk, options, manifest, kept, watermark)
+        self.above(disk, options, catalog, kept, watermark)
     }
 
     /// Folds in what lies below the watermark, where it lies.
@@ -200,7 +201,7 @@ impl Recovered {
         &mut self,
         disk: &dyn Disk,
         options: &Options,
-        manifest: &mut Manifest,
+        catalog: &Catalog,
         kept: &[Tail<'_>],
         watermark: Position,
     ) -> Result<(), OpenError> {
@@ -219,8 +220,8 @@ impl Recovered {
             });
             for placed in records {
                 if copies.last().is_none_or(|copy| !copy.has_room(placed.header.len())) {
-                    let id = manifest.take_id();
-                    let copy = CopyWriter::create(disk, id, manifest.store, capacity, mapped, self.time);
+                    let (id, store) = (catalog.take_id(), catalog.store());
+                    let copy = CopyWriter::create(disk, id, store, capacity, mapped, self.time);
                     copies.push(copy.map_err(write)?);
                 }
                 if let Some(copy) = copies.last_mut() {

@@ -93,7 +93,7 @@ impl Replay {
         self.revocations.lock().add(revocation);
     }
 
-    /// Takes out every session whose newest content has this number or an earlier one; says how many of them live at `now`.
+    /// Takes out every session whose newest content nothing with a later number than this names; says how many of them live at `now`.
     pub(crate) fn drop_up_to(&mut self, seq: Seq, now: Timestamp) -> u64 {
         self.shards.iter_mut().map(|fold| fold.get_mut().drop_up_to(seq, now)).sum()
     }
@@ -313,7 +313,8 @@ impl Fold {
         let mut dropped = 0;
         for number in (0..self.slab.len()).rev() {
             let entry = self.slab.slot(number).entry();
-            if entry.version <= seq {
+            // The deadline that counts names the content that it was given to, which is the one in the slot: a later content has a later deadline.
+            if self.newest[number as usize] <= seq {
                 dropped += u64::from(entry.deadlines.is_live(now));
                 self.remove(number);
             }

@@ -165,7 +165,7 @@ fn missing_segment_costs_those_who_were_not_written_since() {
 }
 
 #[test]
-fn touch_after_the_damage_proves_nothing() {
+fn touch_after_the_damage_proves_the_content_that_it_names() {
     let lives = three_lives();
     lives.clock.advance(Duration::from_secs(50_000));
     lives.live(|store| {
@@ -173,7 +173,24 @@ fn touch_after_the_damage_proves_nothing() {
         put(store, 7, 1);
     });
     lives.damage(2, RECORD + 3);
-    assert_eq!(lives.kept(), [3, 4, 5, 6, 7]);
+    assert_eq!(lives.kept(), [0, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn touch_of_a_content_that_is_lost_brings_no_older_one_back() {
+    let lives = three_lives();
+    lives.live(|store| {
+        put(store, 0, 10);
+        put(store, 7, 1);
+    });
+    lives.clock.advance(Duration::from_secs(50_000));
+    lives.live(|store| {
+        assert!(drive(store, store.touch(key(0))).unwrap().unwrap());
+    });
+    // The newest content of the session that is touched later.
+    lives.damage(10, RECORD + 3);
+    let kept = lives.kept();
+    assert!(!kept.contains(&0), "{kept:?}");
 }
 
 #[test]

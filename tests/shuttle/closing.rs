@@ -47,6 +47,20 @@ fn writer(store: &LogStore) -> May {
     may
 }
 
+/// One that needs room and the next segment again and again.
+fn filler(store: &LogStore) -> May {
+    let store = store.at(Durability::Interval(Durability::INTERVAL_DEFAULT));
+    let put = |n: u32| store.upsert(key(n), vec![1; 8 << 10].into(), hour());
+    for n in (20..40).step_by(4) {
+        let (a, b, c, d) = block_on(async { tokio::join!(put(n), put(n + 1), put(n + 2), put(n + 3)) });
+        let written = [a, b, c, d].map(|written| u8::from(answer(written).is_some()));
+        if written != [1; 4] {
+            return (n..).zip(written).map(|(n, byte)| (key(n), vec![byte])).collect();
+        }
+    }
+    (20..40).map(|n| (key(n), vec![1])).collect()
+}
+
 /// One that reads what is there, from memory and from the disk, and touches it.
 fn reader(store: &LogStore) -> May {
     for access in [Access::Peek, Access::Touch, Access::Peek] {
@@ -111,7 +125,7 @@ fn run(end: fn(LogStore)) {
     let (mut options, _) = options();
     options.read_mode = if below(2) == 0 { ReadMode::Mapped } else { ReadMode::Pread };
     let (disk, store) = store(&options);
-    let lives: [fn(&LogStore) -> May; 4] = [writer, reader, mover, quitter];
+    let lives: [fn(&LogStore) -> May; 5] = [writer, reader, mover, quitter, filler];
     let spawn = |life: fn(&LogStore) -> May| {
         let store = store.clone();
         thread::spawn(move || {

@@ -22,7 +22,7 @@ use crate::options::Durability;
 use crate::sync::scheduled::timers;
 
 /// Room for a few records: who stages more has to wait for the writer.
-const LITTLE_ROOM_BYTES: u32 = 400;
+const LITTLE_ROOM_BYTES: u32 = 200;
 const ROOM_BYTES: u32 = 64 << 10;
 
 /// What is waited for.

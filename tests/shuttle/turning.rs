@@ -113,7 +113,8 @@ fn segment_that_cannot_be_made_refuses_who_needs_it_and_hangs_nobody() {
         let store = open(&disk, &options);
         let call = [Call::Create, Call::SyncFolder, Call::Rename, Call::Sync, Call::Write];
         let fault = if below(2) == 0 { Fault::Eio } else { Fault::Enospc };
-        disk.fail_call_of(call[usize::try_from(below(5)).unwrap()], 1 + below(4), fault);
+        let (call, first) = (call[usize::try_from(below(5)).unwrap()], 1 + below(4));
+        (first..=first + below(4)).for_each(|n| disk.fail_call_of(call, n, fault));
         let ends = write(&store, &disk, &options, true);
         check(&store, &ends);
         let closed = block_on(store.close());

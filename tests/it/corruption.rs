@@ -82,3 +82,8 @@ fn proven(disk: &SimDisk, options: &Options, known: &[SessionKey]) -> Sessions {
     assert!(files(disk) == before, "a read-only open changed a file");
     found
 }
+
+/// Whether a file has the name of a segment.
+fn is_segment(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, ending)| ending == "seg")
+}

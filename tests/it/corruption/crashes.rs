@@ -8,14 +8,14 @@ use cloakroom::disk::sim::{DirOps, Fault, SimDisk};
 use cloakroom::{LogStore, OpenError};
 
 use super::histories::{Whole, whole};
-use super::{Sessions, files, observe, open, proven, salvage};
+use super::{Sessions, files, is_segment, observe, open, proven, salvage};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds, spread};
 
 /// Damages a store in ways that make a salvage go each of its ways.
 fn damaged(store: &Whole) -> Vec<(&'static str, SimDisk)> {
     let names = store.disk.names();
-    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".seg")).collect();
+    let segments: Vec<_> = names.iter().filter(|name| is_segment(name)).collect();
     let strike = |what: &'static str, change: &dyn Fn(&SimDisk)| {
         let disk = store.disk.copy(1);
         change(&disk);
@@ -38,7 +38,7 @@ fn damaged(store: &Whole) -> Vec<(&'static str, SimDisk)> {
 /// Every segment that was there before is there still, under this name or that.
 fn is_all_there(before: &SimDisk, disk: &SimDisk) -> bool {
     let after = files(disk);
-    let segments = files(before).into_iter().filter(|(name, _)| name.ends_with(".seg"));
+    let segments = files(before).into_iter().filter(|(name, _)| is_segment(name));
     segments
         .into_iter()
         .all(|(name, bytes)| after.iter().any(|(now, found)| now.ends_with(&name) && *found == bytes))

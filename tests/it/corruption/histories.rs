@@ -100,8 +100,8 @@ pub fn whole(seed: u64, lives: usize, end: End) -> Whole {
         old_list,
         keys,
     };
-    let least = if end == End::Close { whole.moments.len() - 1 } else { whole.marked };
-    assert!(whole.held(&whole.last, least, life.clock.wall()), "{}", whole.what);
+    let from = if end == End::Close { whole.moments.len() - 1 } else { whole.marked };
+    assert!(whole.held(&whole.last, from, life.clock.wall()), "{}", whole.what);
     whole
 }
 

@@ -10,7 +10,7 @@ use cloakroom::{
     When,
 };
 
-use super::{files, open, proven, read_only, salvage, verify};
+use super::{files, is_segment, open, proven, read_only, salvage, verify};
 use crate::support::life::drive;
 
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));
@@ -146,7 +146,7 @@ fn damage_in_the_last_record_costs_everybody_whom_it_may_have_ended() {
     let lives = three_lives();
     lives.live(|store| drop(drive(store, store.delete(key(4)))));
     let names = lives.disk.names();
-    let last = names.iter().rfind(|name| name.ends_with(".seg")).unwrap();
+    let last = names.iter().rfind(|name| is_segment(name)).unwrap();
     let len = lives.disk.contents(last).unwrap().len() as u64;
     lives.disk.flip_bit(last, len - 90, 1).unwrap();
     assert_eq!(lives.kept(), [0_u8; 0]);
@@ -157,7 +157,7 @@ fn missing_segment_costs_those_who_were_not_written_since() {
     for (nth, kept) in [(0, vec![3, 4, 5, 6]), (1, vec![6]), (2, vec![])] {
         let lives = three_lives();
         let names = lives.disk.names();
-        let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".seg")).collect();
+        let segments: Vec<_> = names.iter().filter(|name| is_segment(name)).collect();
         assert_eq!(segments.len(), 3);
         cloakroom::disk::Disk::remove(&lives.disk, segments[nth]).unwrap();
         assert_eq!(lives.kept(), kept, "segment {nth}");
@@ -219,7 +219,7 @@ fn rotation_that_is_lost_leaves_neither_key() {
         });
         // The rotated session's payload stands twice: the last place is the rotation's.
         let names = lives.disk.names();
-        let last = names.iter().rfind(|name| name.ends_with(".seg")).unwrap();
+        let last = names.iter().rfind(|name| is_segment(name)).unwrap();
         let bytes = lives.disk.contents(last).unwrap();
         let at = bytes.windows(300).position(|window| window == marked(8)).unwrap();
         // Its body begins with the old key.
@@ -268,8 +268,8 @@ fn numbers_and_ids_are_not_used_again_after_a_salvage() {
         let after = drive(store, store.write(key(9), marked(6), When::Always(DAY))).unwrap().unwrap();
         assert!(after > before, "{after:?} after {before:?}");
     });
-    let last = names.iter().rfind(|name| name.ends_with(".seg")).unwrap();
-    let new: Vec<_> = lives.disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
+    let last = names.iter().rfind(|name| is_segment(name)).unwrap();
+    let new: Vec<_> = lives.disk.names().into_iter().filter(|name| is_segment(name)).collect();
     assert!(new.iter().filter(|name| !name.starts_with("quarantine")).all(|name| name > last), "{new:?}");
 }
 

@@ -11,7 +11,7 @@ use cloakroom::disk::sim::{DirOps, SimDisk};
 use cloakroom::{Durability, Lifetime, OpenError, Options, SessionKey, SessionStore};
 
 use super::histories::{shortened, whole};
-use super::{Sessions, files, observe, open, proven, salvage, verify};
+use super::{Sessions, files, is_segment, observe, open, proven, salvage, verify};
 use crate::support::history::{Op, Step, history};
 use crate::support::life::{Life, drive};
 use crate::support::model::End;
@@ -23,7 +23,7 @@ fn damaged_list_alone_costs_nobody_unless_a_compaction_was_the_last_to_change_it
     // The first list of a store replaces none, so there is one to go by from its second life on.
     for (n, lost) in (0..8).flat_map(|n| [(n, "a bit"), (n, "the file")]) {
         let end = if n % 2 == 0 { End::Kill } else { End::Close };
-        let store = whole(40 + n, 2 + n as usize % 3, end);
+        let store = whole(40 + n, 2 + usize::try_from(n % 3).unwrap(), end);
         match lost {
             "a bit" => store.disk.flip_bit("MANIFEST", 40, 1).unwrap(),
             _ => store.disk.remove("MANIFEST").unwrap(),
@@ -66,7 +66,7 @@ fn list_of_another_store_removes_nothing() {
     assert!(files(&store.disk) == before);
     let done = salvage(&store.disk, &store.options).unwrap();
     assert_eq!(done.sessions_kept, 0, "nothing tells which of the two is right");
-    let segments = before.iter().filter(|(name, _)| name.ends_with(".seg"));
+    let segments = before.iter().filter(|(name, _)| is_segment(name));
     for (name, bytes) in segments {
         assert!(
             files(&store.disk).iter().any(|(now, found)| now.ends_with(name) && found == bytes),
@@ -111,7 +111,7 @@ fn segment_that_no_list_knows_and_that_is_gone_is_missed() {
     let all = proven(&disk, &options, &[]);
     assert_eq!(all.len(), 26, "the old list and the segments since have everything");
     let names = disk.names();
-    let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".seg")).collect();
+    let segments: Vec<_> = names.iter().filter(|name| is_segment(name)).collect();
     disk.remove(segments[1]).unwrap();
     let certain = proven(&disk, &options, &[]);
     assert!(!certain.contains_key(&key(0)), "its end was in the segment that is gone");

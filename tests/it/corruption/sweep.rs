@@ -7,7 +7,7 @@ use cloakroom::{OpenError, Timestamp};
 
 use super::histories::{Whole, whole};
 use super::strikes::{Strike, blocks, cuts, flips, whole_files};
-use super::{files, observe, open, proven, salvage, verify};
+use super::{files, is_segment, observe, open, proven, salvage, verify};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds, spread};
 
@@ -118,7 +118,7 @@ impl Case<'_> {
         let done = salvage(&self.disk, options).unwrap();
         assert_eq!(done.sessions_kept, certain.len() as u64, "{done:?}");
         let after = files(&self.disk);
-        for (name, bytes) in before.iter().filter(|(name, _)| name.ends_with(".seg") || *name == "MANIFEST") {
+        for (name, bytes) in before.iter().filter(|(name, _)| is_segment(name) || *name == "MANIFEST") {
             let is_kept =
                 done.quarantined.iter().any(|aside| aside.ends_with(name) && after[aside] == *bytes);
             assert!(is_kept, "{name} is not in quarantine: {done:?}");

@@ -160,7 +160,12 @@ fn records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left(
     life.disk.remove("MANIFEST").unwrap();
     assert!(life.disk.contents("MANIFEST.old").is_some());
     let certain = proven(&life.disk, &life.options, &[ended]);
-    assert!(certain.is_empty(), "{certain:?}");
+    assert!(
+        certain.is_empty(),
+        "{:?} {:?} {certain:?}",
+        life.disk.names(),
+        verify(&life.disk, &life.options)
+    );
 }
 
 /// A store at one moment of its life, and the lists that it had until then.

@@ -17,7 +17,7 @@ use crate::disk::sim::{Call, Fault, SimDisk};
 use crate::format::{Body, RecordHeader, SegmentKind, segment_name};
 use crate::id::{Position, SegmentId, Seq};
 use crate::lifetime::Deadlines;
-use crate::log::{Log, Outcome, Refused, Segment, Trust, later_watermark, scan};
+use crate::log::{Log, Outcome, Refused, Segment, Trust, claimed_behind, scan};
 use crate::options::Durability;
 use crate::sync::scheduled::timers;
 
@@ -44,7 +44,7 @@ impl Stream {
             Segment::create(&disk, SegmentId(1), SegmentKind::Stream, [7; 16], 64 << 10, true).unwrap();
         disk.sync_folder().unwrap();
         let clock = Arc::new(StoreClock::start(options().0.clock, Timestamp::default(), None));
-        let log = Arc::new(Log::new(clock, Arc::clone(&active), Seq(1), room_bytes));
+        let log = Arc::new(Log::new(clock, Arc::clone(&active), Seq(1), 64 << 10, room_bytes));
         let (writer, syncer) = (Arc::clone(&log), Arc::clone(&log));
         let threads =
             vec![thread::spawn(move || writer.run_writer()), thread::spawn(move || syncer.run_syncer())];
@@ -60,7 +60,7 @@ impl Stream {
                 expires_at: Timestamp::MAX,
                 exact: true,
             };
-            let mut header = RecordHeader::touch(key(1), deadlines);
+            let mut header = RecordHeader::touch(key(1), Seq(1), deadlines);
             let mut room = block_on(self.log.room(header.len()))?;
             self.log.stage(&mut header, &Body::default(), durability, &mut room)?
         };
@@ -77,7 +77,7 @@ impl Stream {
         let scanned =
             scan(&bytes, self.active.header(), Trust::Nothing, |placed| found.push(placed.header.seq));
         let end = Position { segment: SegmentId(1), offset: scanned.end };
-        let claimed = later_watermark(&bytes, self.active.header(), scanned.end);
+        let claimed = claimed_behind([(&*bytes, self.active.header())], scanned.end);
         assert!(claimed.is_none_or(|claimed| claimed <= end), "{claimed:?} is said to be synced, {end:?} is");
         assert!(scanned.watermark <= end);
         assert!(found.is_sorted(), "out of order: {found:?}");

@@ -30,9 +30,9 @@ const ENDED_BEFORE: u32 = 6;
 /// No session: says that one was saved.
 const SAVED: u32 = 7;
 
-/// As many of these are a segment.
+/// As many of these make the stream go on in another segment.
 const FILLER_BYTES: usize = 8 << 10;
-const FILLERS: u32 = 7;
+const FILLERS: u32 = 6;
 
 /// The files of a store that was closed: a segment that is nearly all dead has what lives of the sessions above, one that lives has older versions.
 static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();

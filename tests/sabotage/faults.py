@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 IT = ["--test", "it"]
 LIB = ["--lib"]
+MODELS = ["--manifest-path", "tests/shuttle/Cargo.toml"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ FAULTS = [
     Fault(
         "a sync that failed is tried again",
         "src/log/stream.rs",
-        "                *failed = true;\n",
-        "",
+        "        *failed = true;\n        for segment in &unsynced.segments {",
+        "        *failed = false;\n        for segment in &unsynced.segments {",
         "nothing_is_acknowledged_as_synced_after_a_failed_sync",
     ),
     Fault(
@@ -179,8 +180,8 @@ FAULTS = [
     Fault(
         "a copy is published over a fresh write",
         "src/index/shard.rs",
-        "            (entry.address == from).then_some(",
-        "            (entry.address != to || entry.address == from).then_some(",
+        "            let same = entry.address == read.address;\n",
+        "            let same = entry.address != to;\n",
         "index",
         tuple(LIB),
     ),
@@ -194,8 +195,8 @@ FAULTS = [
     Fault(
         "originals are unlinked before the copies are listed",
         "src/engine/compact/run.rs",
-        "        if !self.list_copies(victims, &copies) {",
-        "        for id in victims {\n            drop(self.disk.remove(&segment_name(*id)));\n        }\n        if !self.list_copies(victims, &copies) {",
+        "        if !self.list_copies(victims, &copies)? {",
+        "        for id in victims {\n            drop(self.disk.remove(&segment_name(*id)));\n        }\n        if !self.list_copies(victims, &copies)? {",
         "power_loss",
     ),
     # Expiry and time.
@@ -256,6 +257,45 @@ FAULTS = [
         "        self.found.filter(|entry| entry.deadlines.is_live(now) && !self.is_revoked)",
         "        self.found.filter(|entry| entry.deadlines.is_live(now) && (!self.is_revoked || self.owner.is_some()))",
         "owners",
+    ),
+    Fault(
+        "a save lets a revocation come between its look and its record",
+        "src/index/mod.rs",
+        "        Standing { found, owner: shard.owner(key), is_revoked, revocations: Some(revocations) }",
+        "        drop(revocations);\n        Standing { found, owner: shard.owner(key), is_revoked, revocations: None }",
+        "models::owners",
+        tuple(MODELS),
+    ),
+    Fault(
+        "the writer is not woken for a record that somebody waits for",
+        "src/log/stream.rs",
+        "        let wake = was_empty || (!was_urgent && staging.is_urgent());",
+        "        let wake = was_empty && !was_urgent && staging.is_urgent() && left > 0;",
+        "models::stream",
+        tuple(MODELS),
+    ),
+    Fault(
+        "who waits for a sync is left out when the log is poisoned",
+        "src/log/stream.rs",
+        "        waiters.append(&mut self.unsynced.lock().waiters);\n",
+        "",
+        "models::stream",
+        tuple(MODELS),
+    ),
+    # Repairs and the list.
+    Fault(
+        "the copy of a replaced manifest claims ids that it had not given",
+        "src/engine/catalog.rs",
+        "        replace(&*self.disk, &list.manifest, &next)?;",
+        "        list.manifest.next_segment = list.next_segment;\n        replace(&*self.disk, &list.manifest, &next)?;",
+        "corruption::lost_list",
+    ),
+    Fault(
+        "a repair keeps who may have been signed out in what is lost",
+        "src/index/replay.rs",
+        "            if self.newest[number as usize] <= seq {",
+        "            if self.newest[number as usize] <= seq.min(Seq(0)) {",
+        "corruption::kept",
     ),
     Fault(
         "a revocation is remembered for a moment only",

@@ -17,6 +17,7 @@
 
 mod closing;
 mod compaction;
+mod owners;
 mod reading;
 mod stream;
 mod turning;

@@ -74,8 +74,9 @@ impl Stream {
     fn found(&self, disk: &SimDisk) -> Vec<Seq> {
         let bytes = disk.contents(&segment_name(SegmentId(1))).unwrap();
         let mut found = Vec::new();
-        let scanned =
-            scan(&bytes, self.active.header(), Trust::Nothing, |placed| found.push(placed.header.deadline_seq));
+        let scanned = scan(&bytes, self.active.header(), Trust::Nothing, |placed| {
+            found.push(placed.header.deadline_seq)
+        });
         let end = Position { segment: SegmentId(1), offset: scanned.end };
         let claimed = claimed_behind([(&*bytes, self.active.header())], scanned.end);
         assert!(claimed.is_none_or(|claimed| claimed <= end), "{claimed:?} is said to be synced, {end:?} is");

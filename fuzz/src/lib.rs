@@ -109,6 +109,10 @@ impl Whole {
         }
         let owner = OwnerKey::of(b"signs out everywhere");
         ask(&store, store.revoke(Whose::Owner(owner), None)).expect("there is room");
+        // Behind it stands more than one block, or a single damage could take the revocation and the mark that tells of it.
+        let (key, payload) = (SessionKey::of(b"last"), vec![7; 1_200]);
+        ask(&store, store.create_as(key, payload.clone().into(), HOUR)).expect("there is room");
+        known.push((key, Some(payload)));
         ask(&store, store.flush()).expect("the disk is whole");
         (0..5).for_each(|_| store.step());
         if closed {

@@ -52,7 +52,8 @@ FAULTS = [
         "src/log/stream.rs",
         "        *failed = true;\n        for segment in &unsynced.segments {",
         "        *failed = false;\n        for segment in &unsynced.segments {",
-        "nothing_is_acknowledged_as_synced_after_a_failed_sync",
+        "models::stream",
+        tuple(MODELS),
     ),
     Fault(
         "who waits for a group that is not written is not told of a failure",

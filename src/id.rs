@@ -55,10 +55,15 @@ impl SessionId {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn random() -> Result<Self, Error> {
+        Self::drawn(|into| rand::rngs::SysRng.try_fill_bytes(into))
+    }
+
+    /// A new id from a source that is as good as the operating system's.
+    pub(crate) fn drawn<E: fmt::Display>(
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, Error> {
         let mut bytes = [0; ID_BYTES];
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut bytes)
-            .map_err(|e| Error::Randomness { cause: e.to_string() })?;
+        fill(&mut bytes).map_err(|e| Error::Randomness { cause: e.to_string() })?;
         Ok(Self(bytes))
     }
 

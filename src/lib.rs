@@ -80,6 +80,8 @@ mod version;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When};
 pub use engine::Recovery;
+#[cfg(feature = "sim")]
+pub use engine::Work;
 pub use error::{Error, OpenError, ParseIdError};
 pub use id::{ID_BYTES, ID_TEXT_CHARS, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;

@@ -48,6 +48,8 @@ use crate::sync::Signal;
 use catalog::Catalog;
 use readers::Readers;
 
+#[cfg(feature = "sim")]
+pub use keeper::Work;
 pub use open::Recovery;
 pub(crate) use open::{Threads, open};
 

@@ -8,8 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::TryRng as _;
-
 use crate::clock::StoreClock;
 use crate::disk::{Disk, LockError};
 use crate::error::OpenError;
@@ -88,11 +86,11 @@ pub(crate) fn open(
     let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     // A simulation reads in one order; what is not mapped takes as much memory as it is long.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = match (threads, options.read_mode) {
         (Threads::None, _) => 1,
-        (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
-        (Threads::Own, ReadMode::Pread) => cores.min(2),
+        (Threads::Own, ReadMode::Mapped) => cores().min(OPEN_THREADS_MAX),
+        (Threads::Own, ReadMode::Pread) => cores().min(2),
     };
     let found = recover(&**disk, &options, &mut manifest, workers)?;
     let engine = start(Arc::clone(disk), options, threads, manifest, found, started, lock)?;
@@ -159,10 +157,7 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
             return Err(damaged("it is not there, though the one it replaced is".into()));
         }
         let mut store = [0; 16];
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut store)
-            .map_err(io::Error::other)
-            .map_err(OpenError::io("get random numbers for the store's id"))?;
+        disk.random(&mut store).map_err(OpenError::io("get random numbers for the store's id"))?;
         return Ok(Manifest {
             store,
             mark_ms: 0,

@@ -229,7 +229,7 @@ impl Engine {
         loop {
             let Some((read, record)) = self.content(&old_key).await? else { return Ok(None) };
             let (_, found) = record.parts()?;
-            let id = SessionId::random()?;
+            let id = SessionId::drawn(|into| self.disk.random(into))?;
             let key = id.key();
             let rotated = Some(Rotated { old_key, hides_until: Timestamp::default() });
             let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &Body { rotated, ..found }).len();

@@ -56,14 +56,19 @@ impl SessionId {
     /// # Ok::<(), cloakroom::Error>(())
     /// ```
     pub fn random() -> Result<Self, Error> {
-        let mut bytes = [0; ID_BYTES];
         // A model that runs a schedule again meets the same locks again.
         #[cfg(all(test, shuttle))]
-        crate::sync::scheduled::random_bytes(&mut bytes);
+        return Self::drawn(|into| Ok::<(), Error>(crate::sync::scheduled::random_bytes(into)));
         #[cfg(not(all(test, shuttle)))]
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut bytes)
-            .map_err(|e| Error::Randomness { cause: e.to_string() })?;
+        Self::drawn(|into| rand::rngs::SysRng.try_fill_bytes(into))
+    }
+
+    /// A new id from a source that is as good as the operating system's.
+    pub(crate) fn drawn<E: fmt::Display>(
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, Error> {
+        let mut bytes = [0; ID_BYTES];
+        fill(&mut bytes).map_err(|e| Error::Randomness { cause: e.to_string() })?;
         Ok(Self(bytes))
     }
 

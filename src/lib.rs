@@ -91,6 +91,8 @@ mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
+#[cfg(feature = "sim")]
+pub use engine::Work;
 pub use engine::{Damage, Recovery, Salvaged, Verification};
 pub use error::{Error, OpenError, ParseIdError};
 #[cfg(feature = "sim")]

@@ -6,14 +6,18 @@
 //! What a caller may rely on, and no more:
 //!
 //! 1. Bytes written are seen by every later read at once, but survive power loss only after [`DiskFile::sync`] on that file
-//!    returned `Ok`. After a failed sync nothing is known of the bytes written since the last good one.
+//!    returned `Ok`. After a failed sync nothing is known of the bytes written since the last good one, nor whether the next process reads them.
 //! 2. A file created, renamed or removed is seen at once, but survives power loss only after [`Disk::sync_folder`] returned `Ok`.
 //! 3. A write changes no byte outside of its range, also when power is lost in its midst; within its range, power loss may
 //!    leave any mixture of old and new 512-byte sectors.
-//! 4. [`Disk::rename`] is atomic: power loss leaves the old name or the new one.
+//! 4. [`Disk::rename`] is atomic for its new name: power loss leaves the file there, or what was there before. Until the folder is synced the
+//!    file may have its old name as well.
 
 use std::io;
 use std::sync::Arc;
+
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 
 pub mod real;
 #[cfg(feature = "sim")]
@@ -80,6 +84,15 @@ pub trait Disk: Send + Sync + 'static {
     ///
     /// Whatever the operating system says.
     fn sync_folder(&self) -> io::Result<()>;
+
+    /// Fills with random bytes, for salts and ids: the operating system's. A simulated disk gives its seed's, so that a run can be repeated.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system has none.
+    fn random(&self, into: &mut [u8]) -> io::Result<()> {
+        SysRng.try_fill_bytes(into).map_err(io::Error::other)
+    }
 
     /// The folder, for messages.
     fn name(&self) -> String;

@@ -18,8 +18,11 @@ mod state;
 use std::io;
 use std::sync::Arc;
 
+use rand::Rng as _;
+
 use self::handles::{SimFile, SimLock};
 use self::names::FileNumber;
+use self::plan::Subject;
 pub use self::plan::{Call, DirOps, Fault, SECTOR_BYTES};
 use self::state::State;
 use super::{Disk, DiskFile, LockError};
@@ -64,7 +67,7 @@ impl SimDisk {
     /// ```
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: Arc::new(Mutex::new(State::new(seed))), life: AtomicU64::new(0) }
+        Self::holding(State::new(seed))
     }
 
     /// Another disk with the same files, synced and not, whose later choices follow from another seed: to lose one state in many
@@ -80,9 +83,7 @@ impl SimDisk {
     /// ```
     #[must_use]
     pub fn copy(&self, seed: u64) -> Self {
-        let state = self.state.lock().copy(seed);
-        let life = AtomicU64::new(state.life);
-        Self { state: Arc::new(Mutex::new(state)), life }
+        Self::holding(self.state.lock().copy(seed))
     }
 
     /// Chooses how the folder forgets; at first [`DirOps::Ordered`].
@@ -208,6 +209,64 @@ impl SimDisk {
         self.fail_call(n, Fault::PowerLoss);
     }
 
+    /// From now on, until [`take_forks`](Self::take_forks), keeps beside each call, reads not counted, what power loss in its midst would have
+    /// left: a disk for each of these seeds, whose folder forgets in this way. So one run gives every crash of it. A disk that surely holds what
+    /// the one before it holds is left out.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::{DirOps, SimDisk}};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// disk.fork_at_calls(&[(7, DirOps::Ordered), (8, DirOps::Any)]);
+    /// disk.create("a", 1)?;
+    /// disk.sync_folder()?;
+    /// assert!((2..=4).contains(&disk.take_forks().len()));
+    /// # Ok(()) }
+    /// ```
+    pub fn fork_at_calls(&self, losses: &[(u64, DirOps)]) {
+        let mut state = self.state.lock();
+        state.losses = losses.to_vec();
+        state.forks.clear();
+    }
+
+    /// The disks that [`fork_at_calls`](Self::fork_at_calls) asked for, each with the number of its call (the first call ever is 1) and restarted.
+    ///
+    /// ```
+    /// # use cloakroom::disk::{Disk, sim::{DirOps, SimDisk}};
+    /// let disk = SimDisk::new(1);
+    /// disk.fork_at_calls(&[(7, DirOps::Any)]);
+    /// disk.set_contents("a", b"coat");
+    /// disk.open("a").unwrap().sync().unwrap();
+    /// let calls: Vec<u64> = disk.take_forks().into_iter().map(|(call, _)| call).collect();
+    /// assert_eq!(calls, [1], "a sync that had nothing to do changed nothing");
+    /// ```
+    #[must_use]
+    pub fn take_forks(&self) -> Vec<(u64, SimDisk)> {
+        let mut state = self.state.lock();
+        state.losses.clear();
+        let forks = std::mem::take(&mut state.forks);
+        forks.into_iter().map(|(call, state)| (call, Self::holding(state))).collect()
+    }
+
+    /// Lets all writes together take this many more bytes: the one that goes beyond leaves what fits and fails for lack of space, and so does
+    /// every later one; `u64::MAX` is no limit. On some file systems also a write into space set aside can meet a full disk.
+    ///
+    /// ```
+    /// use cloakroom::disk::{Disk, DiskFile, sim::SimDisk};
+    /// # fn main() -> std::io::Result<()> {
+    /// let disk = SimDisk::new(1);
+    /// disk.create_folder()?;
+    /// let file = disk.create("a", 4)?;
+    /// disk.write_bytes(3);
+    /// assert!(file.write_at(0, b"coat").is_err());
+    /// assert_eq!(disk.contents("a").unwrap(), b"coa\0");
+    /// # Ok(()) }
+    /// ```
+    pub fn write_bytes(&self, left: u64) {
+        self.state.lock().write_bytes = left;
+    }
+
     /// Limits what all files may hold; `u64::MAX` is no limit. Files that are there stay, however long they are.
     ///
     /// ```
@@ -300,7 +359,7 @@ impl SimDisk {
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         let file = state.names.find(name).ok()?;
-        Some(state.file(file).ok()?.now.clone())
+        Some(state.file(file).ok()?.now.to_vec())
     }
 
     /// Puts a file there that has always held these bytes, in place of any of that name; it is durable, and so is the folder.
@@ -335,12 +394,17 @@ impl SimDisk {
         state.file(file)?.flip_bit(offset, bit)
     }
 
+    fn holding(state: State) -> Self {
+        let life = AtomicU64::new(state.life);
+        Self { state: Arc::new(Mutex::new(state)), life }
+    }
+
     fn life(&self) -> u64 {
         self.life.load(Ordering::Relaxed)
     }
 
     fn handle(&self, name: &str, life: u64, file: FileNumber) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { state: Arc::clone(&self.state), life, file, name: name.to_owned() })
+        Arc::new(SimFile { state: Arc::clone(&self.state), life, file, name: name.into() })
     }
 }
 
@@ -370,7 +434,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
         let (mut state, life) = (self.state.lock(), self.life());
-        let subject = || format!("{name} of {len}");
+        let subject = || Subject::Sized(name.into(), len);
         let file = state.call(life, Call::Create, subject, |state, fault| {
             Fault::refuse(fault)?;
             state.create(name, len)
@@ -383,7 +447,7 @@ impl Disk for SimDisk {
         let file = state.call(
             life,
             Call::Open,
-            || name.to_owned(),
+            || Subject::Name(name.into()),
             |state, fault| {
                 Fault::refuse(fault)?;
                 let file = state.names.find(name)?;
@@ -395,7 +459,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let subject = || format!("{from} to {to}");
+        let subject = || Subject::Names(from.into(), to.into());
         self.state.lock().call(self.life(), Call::Rename, subject, |state, fault| {
             Fault::refuse(fault)?;
             state.names.rename(from, to)
@@ -406,7 +470,7 @@ impl Disk for SimDisk {
         self.state.lock().call(
             self.life(),
             Call::Remove,
-            || name.to_owned(),
+            || Subject::Name(name.into()),
             |state, fault| {
                 Fault::refuse(fault)?;
                 state.names.remove(name)
@@ -415,7 +479,12 @@ impl Disk for SimDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        self.state.lock().call(self.life(), Call::SyncFolder, String::new, State::sync_folder)
+        self.state.lock().call(self.life(), Call::SyncFolder, || Subject::Nothing, State::sync_folder)
+    }
+
+    fn random(&self, into: &mut [u8]) -> io::Result<()> {
+        self.state.lock().random.fill_bytes(into);
+        Ok(())
     }
 
     fn name(&self) -> String {

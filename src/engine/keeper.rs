@@ -36,6 +36,37 @@ const COMPACTION_ROUND: Duration = Duration::from_millis(500);
 /// Threads for cold reads: more than one, so that one slow read does not stop all.
 const READERS: usize = 2;
 
+/// A part of the background work, as one of a store's threads does it; a simulation chooses their order.
+///
+/// ```
+/// use cloakroom::{LogStore, Options, Work, disk::sim::SimDisk};
+/// let store = LogStore::open_by_hand(std::sync::Arc::new(SimDisk::new(1)), Options::default())?;
+/// Work::ALL.into_iter().for_each(|work| store.work(work)); // a step
+/// # Ok::<(), cloakroom::OpenError>(())
+/// ```
+#[cfg(feature = "sim")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Segments to come and to seal; expiry.
+    Keep,
+    /// One run of compaction.
+    Compact,
+    /// All that is staged goes to the kernel.
+    Write,
+    /// All that is written goes to the device.
+    Sync,
+}
+
+#[cfg(feature = "sim")]
+impl Work {
+    /// In the order of a step.
+    ///
+    /// ```
+    /// assert_eq!(cloakroom::Work::ALL.len(), 4);
+    /// ```
+    pub const ALL: [Self; 4] = [Self::Keep, Self::Compact, Self::Write, Self::Sync];
+}
+
 impl Engine {
     /// Starts the threads, each of which keeps the engine until its end.
     pub(super) fn run(engine: &Arc<Self>) -> io::Result<()> {
@@ -192,10 +223,19 @@ impl Engine {
     /// compact while records wait to be written, and a simulation should meet the worst that they can do.
     #[cfg(feature = "sim")]
     pub(crate) fn step(&self) {
-        self.keep();
-        self.compact();
-        while self.log.write_next() {}
-        self.log.sync_next();
+        for work in Work::ALL {
+            self.work(work);
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn work(&self, work: Work) {
+        match work {
+            Work::Keep => self.keep(),
+            Work::Compact => drop(self.compact()),
+            Work::Write => while self.log.write_next() {},
+            Work::Sync => drop(self.log.sync_next()),
+        }
     }
 
     /// Takes no more operations and ends the threads; the last one finishes. Returns at once.

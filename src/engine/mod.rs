@@ -60,6 +60,8 @@ use readers::Readers;
 use reserve::Reserve;
 
 pub use damage::Damage;
+#[cfg(feature = "sim")]
+pub use keeper::Work;
 pub use open::Recovery;
 pub(crate) use open::{Threads, open};
 pub use salvage::Salvaged;

@@ -8,8 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::TryRng as _;
-
 use crate::clock::StoreClock;
 use crate::disk::{Disk, LockError};
 use crate::error::OpenError;
@@ -98,11 +96,11 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     // A simulation reads in one order; what is not mapped takes as much memory as it is long.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = match (threads, options.read_mode) {
         (Threads::None, _) => 1,
-        (Threads::Own, ReadMode::Mapped) => cores.min(OPEN_THREADS_MAX),
-        (Threads::Own, ReadMode::Pread) => cores.min(2),
+        (Threads::Own, ReadMode::Mapped) => cores().min(OPEN_THREADS_MAX),
+        (Threads::Own, ReadMode::Pread) => cores().min(2),
     };
     let attempt = |frugal| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
@@ -192,7 +190,7 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
         if names.iter().any(|name| name == MANIFEST_OLD) {
             return Err(damaged("it is not there, though the one it replaced is"));
         }
-        return Ok(Manifest::empty(new_store()?));
+        return Ok(Manifest::empty(new_store(disk)?));
     }
     let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
     Manifest::decode(&bytes).map_err(|invalid| match invalid {
@@ -204,12 +202,9 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
 }
 
 /// An id for a store that no other has.
-pub(super) fn new_store() -> Result<[u8; 16], OpenError> {
+pub(super) fn new_store(disk: &dyn Disk) -> Result<[u8; 16], OpenError> {
     let mut store = [0; 16];
-    rand::rngs::SysRng
-        .try_fill_bytes(&mut store)
-        .map_err(io::Error::other)
-        .map_err(OpenError::io("get random numbers for the store's id"))?;
+    disk.random(&mut store).map_err(OpenError::io("get random numbers for the store's id"))?;
     Ok(store)
 }
 

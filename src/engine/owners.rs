@@ -37,7 +37,7 @@ impl Engine {
         old_key: SessionKey,
         durability: Durability,
     ) -> Result<Option<SessionId>, Error> {
-        let id = SessionId::random()?;
+        let id = SessionId::drawn(|into| self.disk.random(into))?;
         let live = self.renew(old_key, id.key(), |owner| owner, durability).await?;
         Ok(live.then_some(id))
     }

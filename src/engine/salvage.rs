@@ -84,7 +84,7 @@ pub(crate) fn salvage(disk: &dyn Disk, options: &Options) -> Result<Salvaged, Op
     let Assessment { next_seq, ref survey, .. } = found;
     let (old, fresh_from) = (survey.manifest.clone(), survey.manifest.next_segment);
     let manifest = Manifest {
-        store: new_store()?,
+        store: new_store(disk)?,
         mark_ms: now.as_millis(),
         doubted_ms: clock.doubted_since().as_millis(),
         next_segment: fresh_from,

@@ -129,7 +129,9 @@ fn later_watermark(bytes: &[u8], header: &SegmentHeader, from: u32) -> Option<Po
     let seed = header.seed();
     let mut latest = None;
     let mut at = from as usize;
-    while let Some(rest) = bytes.get(at..)
+    // No header begins in the zeros at the end, which may be nearly all there is.
+    let end = end_of_bytes(bytes, from)? as usize;
+    while let Some(rest) = bytes.get(at..end)
         && let Some(found) = rest.windows(GROUP_MAGIC.len()).position(|window| window == GROUP_MAGIC)
     {
         at += found;
@@ -142,9 +144,17 @@ fn later_watermark(bytes: &[u8], header: &SegmentHeader, from: u32) -> Option<Po
     latest
 }
 
+/// What the end of a segment is compared with, in long pieces and then in short ones.
+const ZEROS: [u8; 4_096] = [0; 4_096];
+
 /// Where the bytes that are not zero end, from `from` on; `None` if there are none.
 pub(crate) fn end_of_bytes(bytes: &[u8], from: u32) -> Option<u32> {
-    let tail = bytes.get(from as usize..)?;
+    let mut tail = bytes.get(from as usize..)?;
+    for piece in [&ZEROS[..], &ZEROS[..64]] {
+        while let Some(front) = tail.strip_suffix(piece) {
+            tail = front;
+        }
+    }
     let last = tail.iter().rposition(|byte| *byte != 0)?;
     u32::try_from(from as usize + last + 1).ok()
 }

@@ -6,8 +6,6 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-use rand::TryRng as _;
-
 use crate::disk::{Disk, DiskFile, Map};
 use crate::format::{
     Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
@@ -50,7 +48,9 @@ impl Segment {
             Err(e) => return Err(e),
         }
         let file = disk.create(&name, capacity.into())?;
-        let written = Self::start(&*file, id, kind, store).and_then(|(header, crc)| {
+        let written = random_salt(disk).and_then(|salt| {
+            let header = SegmentHeader { kind, store, id, salt };
+            let crc = Self::start(&*file, &header)?;
             let map = if mapped { file.map()? } else { None };
             Ok((header, crc, map))
         });
@@ -77,20 +77,13 @@ impl Segment {
         }
     }
 
-    fn start(
-        file: &dyn DiskFile,
-        id: SegmentId,
-        kind: SegmentKind,
-        store: [u8; 16],
-    ) -> io::Result<(SegmentHeader, crc32fast::Hasher)> {
-        let salt = rand::rngs::SysRng.try_next_u64().map_err(io::Error::other)?;
-        let header = SegmentHeader { kind, store, id, salt };
+    fn start(file: &dyn DiskFile, header: &SegmentHeader) -> io::Result<crc32fast::Hasher> {
         let bytes = header.encode();
         file.write_at(0, &bytes)?;
         file.sync()?;
         let mut crc = crc32fast::Hasher::new();
         crc.update(&bytes);
-        Ok((header, crc))
+        Ok(crc)
     }
 
     /// Opens the file of a listed segment, with all that the file holds readable; `Err(Ok(_))` if it is not the one that is listed.
@@ -233,4 +226,10 @@ impl Segment {
         self.file.read_at(0, &mut bytes)?;
         Ok(Cow::Owned(bytes))
     }
+}
+
+fn random_salt(disk: &dyn Disk) -> io::Result<u64> {
+    let mut salt = [0; 8];
+    disk.random(&mut salt)?;
+    Ok(u64::from_le_bytes(salt))
 }

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
+#[cfg(feature = "sim")]
+use crate::engine::Work;
 use crate::engine::{Engine, Recovery, Threads, open};
 use crate::error::OpenError;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
@@ -152,6 +154,19 @@ impl LogStore {
     #[cfg(feature = "sim")]
     pub fn step(&self) {
         self.engine().step();
+    }
+
+    /// Does one part of the background work, for a store without threads.
+    ///
+    /// ```
+    /// # use cloakroom::{LogStore, Options, Work, disk::sim::SimDisk};
+    /// # let store = LogStore::open_by_hand(std::sync::Arc::new(SimDisk::new(1)), Options::default())?;
+    /// store.work(Work::Sync);
+    /// # Ok::<(), cloakroom::OpenError>(())
+    /// ```
+    #[cfg(feature = "sim")]
+    pub fn work(&self, work: Work) {
+        self.engine().work(work);
     }
 
     async fn open_in_thread(

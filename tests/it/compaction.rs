@@ -19,9 +19,6 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Files that are neither segments nor copies of cut-off bytes: manifests and their kin.
 const OTHER_BYTES_MAX: u64 = 16 << 10;
 
-/// Steps after which background work that goes on will go on for ever.
-const STEPS_MAX: usize = 300;
-
 #[track_caller]
 fn sync(life: &mut Life, op: Op) {
     assert!(life.apply(Step { op, durability: Durability::Sync }));
@@ -38,22 +35,6 @@ fn turn(life: &mut Life) {
     }
 }
 
-/// Lets the background work come to its end, and checks what is left of the disk then.
-#[track_caller]
-fn settle(life: &Life) {
-    let quiet = (0..STEPS_MAX).any(|_| {
-        let calls = life.disk.calls();
-        life.step();
-        life.disk.calls() == calls
-    });
-    assert!(quiet, "the background work never ends\n{}", life.trace());
-    let torn = life.disk.names().into_iter().filter(|name| name.starts_with("torn-"));
-    let torn: u64 = torn.map(|name| life.disk.contents(&name).unwrap().len() as u64).sum();
-    let (used, stats) = (life.disk.used_bytes() - torn, life.store().stats());
-    let allowed = 2 * stats.live_bytes + 2 * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
-    assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}\n{}", life.trace());
-}
-
 #[test]
 fn background_work_ends_and_leaves_no_more_on_disk_than_allowed() {
     for seed in seeds(1..30) {
@@ -63,7 +44,7 @@ fn background_work_ends_and_leaves_no_more_on_disk_than_allowed() {
             for step in part {
                 assert!(life.apply(*step));
             }
-            settle(&life);
+            life.rest();
         }
     }
 }
@@ -75,7 +56,7 @@ fn room_that_records_did_not_fit_into_is_given_back_while_the_store_runs() {
         let key = SessionKey::of(&n.to_le_bytes());
         assert!(life.write(key, 5_000, When::Always(Lifetime::idle(HOUR)), Durability::Sync));
     }
-    settle(&life);
+    life.rest();
     let (used, stats) = (life.disk.used_bytes(), life.store().stats());
     let allowed = stats.log_bytes + 2 * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
     assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}");
@@ -93,7 +74,7 @@ fn tombstones_of_many_rotated_sessions_are_copied_into_few_segments() {
         let id = drive(&store, store.rotate(*key)).unwrap().unwrap().unwrap();
         assert!(drive(&store, store.delete(id.key())).unwrap().unwrap());
     }
-    settle(&life);
+    life.rest();
     let creates = life.disk.calls_of(Call::Create);
     assert!(creates < 30, "{creates} files were made");
 }
@@ -124,10 +105,10 @@ fn shortened_session_that_expired_does_not_come_back() {
             life.again(crash);
             life.step();
         }
-        settle(&life);
+        life.rest();
         life.again(crash);
         turn(&mut life);
-        settle(&life);
+        life.rest();
         life.again(crash);
         assert!(life.check(life.key(0)));
     }
@@ -145,7 +126,7 @@ fn deleted_session_does_not_come_back_when_its_tombstone_is_dropped() {
     for _ in 0..20 {
         sync(&mut life, Op::Touch { name: 1 });
         sync(&mut life, Op::Advance { by: HOUR / 8 });
-        settle(&life);
+        life.rest();
         life.again(End::PowerLoss);
         assert!(life.check(life.key(0)));
     }
@@ -162,7 +143,7 @@ fn touch_whose_segment_holds_nothing_else_is_kept() {
         sync(&mut life, Op::Advance { by: HOUR * 3 / 4 });
         (0..9).for_each(|name| sync(&mut life, Op::Touch { name }));
         turn(&mut life);
-        settle(&life);
+        life.rest();
         life.again(if round % 2 == 0 { End::PowerLoss } else { End::Close });
         assert_eq!(life.model.live_count(life.now()), 9);
     }
@@ -178,7 +159,7 @@ fn newer_record_that_power_loss_takes_leaves_the_older_one() {
             sync(&mut life, Op::Create { name, len: 6_000, lifetime: Lifetime::idle(HOUR) });
         }
         turn(&mut life);
-        settle(&life);
+        life.rest();
         // All that the first segment holds is dead now, by records that nobody waits for.
         for name in 0..9 {
             let op = match seed % 3 {
@@ -216,7 +197,7 @@ fn compaction_that_fails_loses_nothing_and_leaves_nothing_behind() {
             }
             (0..9).for_each(|name| assert!(life.check(life.key(name)), "{call:?} {n} {fault:?}"));
             life.again(if n % 2 == 0 { End::Kill } else { End::PowerLoss });
-            settle(&life);
+            life.rest();
             life.again(End::PowerLoss);
         }
     }

@@ -8,12 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::disk::sim::{DirOps, SimDisk};
-use cloakroom::{
-    Access, Clock, Durability, Lifetime, LogStore, ManualClock, Options, ReadMode, SessionKey, SessionStore,
-    Timestamp,
-};
-use rand::rngs::Xoshiro256PlusPlus;
-use rand::{RngExt, SeedableRng};
+use cloakroom::{Access, Durability, Lifetime, LogStore, Options, ReadMode, SessionKey, SessionStore};
 
 use crate::support::history::{Op, Step, history};
 use crate::support::life::Life;
@@ -117,58 +112,6 @@ fn kill_after_any_operation_leaves_what_was_acknowledged() {
             life.again(End::PowerLoss);
             assert_eq!(life.observe(), found);
         }
-    }
-}
-
-#[test]
-fn many_lives_of_one_store_keep_their_promises() {
-    for seed in seeds(31..41) {
-        let _replay = Replay("many lives".into(), seed);
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let dir_ops = if seed % 2 == 0 { DirOps::Ordered } else { DirOps::Any };
-        let mut life = Life::open(disk(seed, dir_ops));
-        for _ in 0..budget(40) {
-            let steps = history(rng.random(), rng.random_range(1..120));
-            let end = if rng.random_bool(0.7) { End::PowerLoss } else { End::Kill };
-            if end == End::PowerLoss {
-                life.disk.crash_at_call(rng.random_range(1..600));
-            }
-            run(&mut life, &steps);
-            // A loss of power that was meant for the open before this life may strike in it.
-            let end = if life.disk.has_power() { end } else { End::PowerLoss };
-            life.end(end);
-            move_wall(&life.clock, &mut rng);
-            begin_whatever_it_takes(&mut life, end, &mut rng);
-        }
-    }
-}
-
-/// Between two lives some time passes, or the wall clock is set back.
-fn move_wall(clock: &ManualClock, rng: &mut Xoshiro256PlusPlus) {
-    let by = Duration::from_millis(rng.random_range(0..100_000));
-    match rng.random_range(0..4) {
-        0 => clock.advance(by),
-        1 => clock.set_wall(
-            Timestamp::default()
-                .saturating_add(clock.wall().saturating_since(Timestamp::default().saturating_add(by))),
-        ),
-        _ => {}
-    }
-}
-
-/// Opens the store; now and then the power goes meanwhile.
-fn begin_whatever_it_takes(life: &mut Life, mut end: End, rng: &mut Xoshiro256PlusPlus) {
-    loop {
-        if rng.random_bool(0.3) {
-            life.disk.crash_at_call(rng.random_range(1..40));
-        }
-        let opened = life.begin(end);
-        if life.disk.has_power() {
-            opened.unwrap();
-            return;
-        }
-        end = End::PowerLoss;
-        life.end(end);
     }
 }
 

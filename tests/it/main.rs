@@ -43,6 +43,7 @@ mod session;
 /// The stores under test, and their clock.
 mod stores;
 /// Histories, the model of what a crash may leave, and one life of a store after another.
+#[expect(dead_code, reason = "it is shared with the simulations, which use the rest of it")]
 mod support;
 /// Power loss under the store's own threads.
 mod threads;

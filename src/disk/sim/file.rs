@@ -1,10 +1,12 @@
 //! The bytes of one simulated file: as programs see them, and as they would be after power loss.
 //!
-//! It knows no names, handles or faults. Invariant: a change is either in `unsynced` or in `durable`, or it was dropped by a failed sync
-//! and will never be durable by itself; and what power loss leaves of a sector is one of the versions it had since the last sync.
+//! It knows no names, handles or faults. Copies share bytes until one of them changes. Invariant: a change is either in `unsynced` or in
+//! `durable`, or it was dropped by a failed sync and will never be durable by itself; and what power loss leaves of a sector is one of the
+//! versions it had since the last sync.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -14,11 +16,13 @@ use super::plan::SECTOR_BYTES;
 #[derive(Clone)]
 pub(super) struct Inode {
     /// What reads see: the page cache.
-    pub(super) now: Vec<u8>,
+    pub(super) now: Arc<Vec<u8>>,
     /// What has reached the device for certain.
-    durable: Vec<u8>,
+    durable: Arc<Vec<u8>>,
     /// What may have reached it, in the order it was done.
     unsynced: Vec<Change>,
+    /// A sync failed: reads see bytes that are held to be on the device and may not be.
+    dropped: bool,
     /// Open handles, which keep a file without a name.
     pub(super) handles: u32,
 }
@@ -31,17 +35,21 @@ struct Change {
     /// The first sector that it wrote.
     sector: usize,
     /// Whole sectors as the page cache had them; zeros beyond the end of the file. None for a change of length alone.
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl Change {
+    fn of_length(len: usize) -> Self {
+        Self { len, sector: 0, bytes: Arc::default() }
+    }
+
     /// The sectors it wrote, by number.
     fn sectors(&self) -> impl Iterator<Item = (usize, &[u8])> {
         (self.sector..).zip(self.bytes.chunks(SECTOR_BYTES))
     }
 
     fn apply(&self, content: &mut Vec<u8>) {
-        content.resize(self.len, 0);
+        resize(content, self.len);
         for (sector, bytes) in self.sectors() {
             put(content, sector, bytes);
         }
@@ -52,13 +60,25 @@ impl Change {
 impl Inode {
     /// A new file. Its length is as unsynced as any other change.
     pub(super) fn zeros(len: usize) -> Self {
-        let created = Change { len, sector: 0, bytes: Vec::new() };
-        Self { now: vec![0; len], durable: Vec::new(), unsynced: vec![created], handles: 0 }
+        Self {
+            now: Arc::new(vec![0; len]),
+            durable: Arc::default(),
+            unsynced: vec![Change::of_length(len)],
+            dropped: false,
+            handles: 0,
+        }
     }
 
     /// A file that has always had these bytes.
     pub(super) fn durable(bytes: &[u8]) -> Self {
-        Self { now: bytes.to_vec(), durable: bytes.to_vec(), unsynced: Vec::new(), handles: 0 }
+        let bytes = Arc::new(bytes.to_vec());
+        Self { now: Arc::clone(&bytes), durable: bytes, unsynced: Vec::new(), dropped: false, handles: 0 }
+    }
+
+    /// Whether power loss would leave the same of both, as far as that shows without reading.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_settled = |file: &Self| file.unsynced.is_empty() && !file.dropped;
+        Arc::ptr_eq(&self.durable, &other.durable) && is_settled(self) && is_settled(other)
     }
 
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -76,15 +96,16 @@ impl Inode {
             return;
         }
         let end = offset + bytes.len();
-        if end > self.now.len() {
-            self.now.resize(end, 0);
+        let now = Arc::make_mut(&mut self.now);
+        if end > now.len() {
+            resize(now, end);
         }
-        self.now[offset..end].copy_from_slice(bytes);
+        now[offset..end].copy_from_slice(bytes);
         let sector = offset / SECTOR_BYTES;
         let sectors_end = end.next_multiple_of(SECTOR_BYTES);
-        let mut image = self.now[sector * SECTOR_BYTES..sectors_end.min(self.now.len())].to_vec();
-        image.resize(sectors_end - sector * SECTOR_BYTES, 0);
-        self.unsynced.push(Change { len: self.now.len(), sector, bytes: image });
+        let mut image = now[sector * SECTOR_BYTES..sectors_end.min(now.len())].to_vec();
+        resize(&mut image, sectors_end - sector * SECTOR_BYTES);
+        self.unsynced.push(Change { len: now.len(), sector, bytes: Arc::new(image) });
     }
 
     /// What a write that failed leaves: each sector's part of it is written or not.
@@ -101,7 +122,7 @@ impl Inode {
 
     pub(super) fn flip_bit(&mut self, offset: u64, bit: u8) -> io::Result<()> {
         let at = usize::try_from(offset).map_err(|_| ErrorKind::UnexpectedEof)?;
-        let byte = self.now.get_mut(at).ok_or(ErrorKind::UnexpectedEof)?;
+        let byte = Arc::make_mut(&mut self.now).get_mut(at).ok_or(ErrorKind::UnexpectedEof)?;
         *byte ^= 1 << (bit % 8);
         self.durable.clone_from(&self.now);
         self.unsynced.clear();
@@ -110,34 +131,68 @@ impl Inode {
 
     pub(super) fn truncate(&mut self, len: usize) {
         if len < self.now.len() {
-            self.now.truncate(len);
-            self.unsynced.push(Change { len, sector: 0, bytes: Vec::new() });
+            Arc::make_mut(&mut self.now).truncate(len);
+            self.unsynced.push(Change::of_length(len));
         }
     }
 
     pub(super) fn sync(&mut self) {
+        if self.unsynced.is_empty() {
+            return;
+        }
+        let durable = Arc::make_mut(&mut self.durable);
         for change in self.unsynced.drain(..) {
-            change.apply(&mut self.durable);
+            change.apply(durable);
         }
     }
 
-    /// The kernel forgets that these changes are unsynced, as Linux does: they are seen, and the next sync says `Ok` without them.
-    pub(super) fn fail_sync(&mut self) {
-        self.unsynced.clear();
+    /// Some of it reaches the device; that the rest did not, the kernel forgets, as Linux does: it is seen, and the next sync says `Ok` without it.
+    pub(super) fn fail_sync(&mut self, rng: &mut Xoshiro256PlusPlus) {
+        self.keep_some(rng);
+        self.dropped = true;
     }
 
-    /// Power loss: some of the first changes survive whole; of the rest nothing, or of each sector any version and of the length
-    /// any stage.
+    /// What a failed sync dropped is in memory that is held to be clean, so the kernel may let go of it at any time: it does between two
+    /// processes, or never.
+    pub(super) fn evict(&mut self, rng: &mut Xoshiro256PlusPlus) {
+        if !self.dropped || rng.random_bool(0.5) {
+            return;
+        }
+        let mut seen = Vec::clone(&self.durable);
+        for change in &self.unsynced {
+            change.apply(&mut seen);
+        }
+        // The length is not read back from the device.
+        resize(&mut seen, self.now.len());
+        self.now = Arc::new(seen);
+    }
+
+    /// Power loss.
     pub(super) fn lose(&mut self, rng: &mut Xoshiro256PlusPlus) {
+        self.keep_some(rng);
+        self.dropped = false;
+        self.now = Arc::clone(&self.durable);
+    }
+
+    /// Of what is unsynced, some of the first changes become durable whole; of the rest nothing, or of each sector any version and of
+    /// the length any stage.
+    fn keep_some(&mut self, rng: &mut Xoshiro256PlusPlus) {
+        if self.unsynced.is_empty() {
+            return;
+        }
         let whole = rng.random_range(0..=self.unsynced.len());
+        let is_torn = rng.random_bool(0.5);
         let mut rest = std::mem::take(&mut self.unsynced);
+        if whole == 0 && !is_torn {
+            return;
+        }
+        let durable = Arc::make_mut(&mut self.durable);
         for change in rest.drain(..whole) {
-            change.apply(&mut self.durable);
+            change.apply(durable);
         }
-        if rng.random_bool(0.5) {
-            tear(&mut self.durable, &rest, rng);
+        if is_torn {
+            tear(durable, &rest, rng);
         }
-        self.now.clone_from(&self.durable);
     }
 }
 
@@ -167,14 +222,25 @@ fn tear(content: &mut Vec<u8>, changes: &[Change], rng: &mut Xoshiro256PlusPlus)
             }
         }
     }
-    content.resize(len, 0);
+    resize(content, len);
+}
+
+/// Cuts, or grows with zeros: into memory that is zeros already, since a byte at a time is slow where nothing is optimised.
+fn resize(content: &mut Vec<u8>, len: usize) {
+    if len > content.len() {
+        let mut grown = vec![0; len];
+        grown[..content.len()].copy_from_slice(content);
+        *content = grown;
+    } else {
+        content.truncate(len);
+    }
 }
 
 fn put(content: &mut Vec<u8>, sector: usize, bytes: &[u8]) {
     let start = sector * SECTOR_BYTES;
     let end = start + bytes.len();
     if content.len() < end {
-        content.resize(end, 0);
+        resize(content, end);
     }
     content[start..end].copy_from_slice(bytes);
 }

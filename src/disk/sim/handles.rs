@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::names::FileNumber;
-use super::plan::{Call, Fault};
+use super::plan::{Call, Fault, Subject};
 use super::state::State;
 use crate::disk::{DiskFile, Map};
 use crate::sync::Mutex;
@@ -30,7 +30,7 @@ pub(super) struct SimFile {
     pub(super) life: u64,
     pub(super) file: FileNumber,
     /// The name it was opened by, for the trace.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
 }
 
 impl DiskFile for SimFile {
@@ -41,21 +41,26 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.state.lock().call(self.life, Call::Read, String::new, |state, fault| {
-            Fault::refuse(fault)?;
-            state.file(self.file)?.read(offset, into)
-        })
+        self.state.lock().call(
+            self.life,
+            Call::Read,
+            || Subject::Nothing,
+            |state, fault| {
+                Fault::refuse(fault)?;
+                state.file(self.file)?.read(offset, into)
+            },
+        )
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let subject = || format!("{} {offset}+{}", self.name, bytes.len());
+        let subject = || Subject::Range(Arc::clone(&self.name), offset, bytes.len());
         self.state.lock().call(self.life, Call::Write, subject, |state, fault| {
             state.write(self.file, offset, bytes, fault)
         })
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let subject = || format!("{} to {len}", self.name);
+        let subject = || Subject::Cut(Arc::clone(&self.name), len);
         self.state.lock().call(self.life, Call::Truncate, subject, |state, fault| {
             Fault::refuse(fault)?;
             // A length beyond memory is beyond the file, too.
@@ -66,12 +71,8 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.state.lock().call(
-            self.life,
-            Call::Sync,
-            || self.name.clone(),
-            |state, fault| state.sync(self.file, fault),
-        )
+        let subject = || Subject::Name(Arc::clone(&self.name));
+        self.state.lock().call(self.life, Call::Sync, subject, |state, fault| state.sync(self.file, fault))
     }
 
     fn map(&self) -> io::Result<Option<Map>> {

@@ -3,8 +3,10 @@
 //! It decides and counts; what a fault does to the bytes is done elsewhere. Invariant: the same plan and the same calls give the same
 //! faults.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -26,7 +28,7 @@ pub enum DirOps {
     /// The first few: a file system with a journal.
     #[default]
     Ordered,
-    /// Any of them, as long as what they act on is there: the worst that POSIX allows.
+    /// Any of them, as long as what they act on is there, and a file that was renamed perhaps under both names: the worst that POSIX allows.
     Any,
 }
 
@@ -70,8 +72,9 @@ pub enum Call {
 
 /// How a call fails.
 ///
-/// A write that fails has written any of its sectors, or none. A sync that fails has dropped what it should have synced: it is still
-/// seen, and the next sync says `Ok` without it. Any other call that fails has done nothing.
+/// A write that fails has written any of its sectors, or none. A sync that fails has brought any part to the device and dropped the rest: that is
+/// still seen, though the next process may not see it any more, and the next sync says `Ok` without it. Any other call that fails has
+/// done nothing.
 ///
 /// ```
 /// use cloakroom::disk::sim::{Fault, SimDisk};
@@ -113,7 +116,8 @@ impl Fault {
 #[derive(Clone, Default)]
 pub(super) struct Plan {
     planned: Vec<Planned>,
-    calls: BTreeMap<Call, u64>,
+    /// By kind of call.
+    calls: [u64; Call::Read as usize + 1],
     trace: VecDeque<Traced>,
 }
 
@@ -130,8 +134,36 @@ struct Planned {
 struct Traced {
     number: u64,
     call: Call,
-    subject: String,
+    subject: Subject,
     fault: Option<Fault>,
+}
+
+/// What a call was about; put into words only when it is printed.
+#[derive(Clone)]
+pub(super) enum Subject {
+    Nothing,
+    Name(Arc<str>),
+    /// A name and a length.
+    Sized(Arc<str>, u64),
+    /// A name, an offset and a length.
+    Range(Arc<str>, u64, usize),
+    /// An old name and a new one.
+    Names(Arc<str>, Arc<str>),
+    /// A name and the length that is left.
+    Cut(Arc<str>, u64),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Name(name) => write!(f, "{name}"),
+            Self::Sized(name, len) => write!(f, "{name} of {len}"),
+            Self::Range(name, offset, len) => write!(f, "{name} {offset}+{len}"),
+            Self::Names(from, to) => write!(f, "{from} to {to}"),
+            Self::Cut(name, len) => write!(f, "{name} to {len}"),
+        }
+    }
 }
 
 impl Plan {
@@ -145,16 +177,16 @@ impl Plan {
 
     /// All calls but reads.
     pub(super) fn calls(&self) -> u64 {
-        self.calls.iter().filter(|(call, _)| **call != Call::Read).map(|(_, n)| n).sum()
+        self.calls.iter().sum::<u64>() - self.calls_of(Call::Read)
     }
 
     pub(super) fn calls_of(&self, call: Call) -> u64 {
-        self.calls.get(&call).copied().unwrap_or(0)
+        self.calls[call as usize]
     }
 
     /// Counts a call, and says if it shall fail: the first fault planned for it does, should there be more.
-    pub(super) fn count(&mut self, call: Call, subject: impl FnOnce() -> String) -> Option<Fault> {
-        *self.calls.entry(call).or_default() += 1;
+    pub(super) fn count(&mut self, call: Call, subject: impl FnOnce() -> Subject) -> Option<Fault> {
+        self.calls[call as usize] += 1;
         for planned in &mut self.planned {
             if planned.call.map_or(call != Call::Read, |of| of == call) {
                 planned.calls_left -= 1;

@@ -5,19 +5,21 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
-use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt as _, SeedableRng};
 
 use super::file::Inode;
-use super::names::{FileNumber, Names};
-use super::plan::Plan;
-use super::plan::{Call, DirOps, Fault};
+use super::names::{FileNumber, Name, Names};
+use super::plan::{Call, DirOps, Fault, Plan, Subject};
 
 /// The longest file: far beyond a test's, and what a wild length meets before it meets the end of memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
 pub(super) struct State {
+    /// Decides what is lost.
     rng: Xoshiro256PlusPlus,
+    /// What programs get, who must not change what is lost by asking for more.
+    pub(super) random: Xoshiro256PlusPlus,
     pub(super) folder: bool,
     pub(super) names: Names,
     files: BTreeMap<FileNumber, Inode>,
@@ -26,6 +28,12 @@ pub(super) struct State {
     pub(super) plan: Plan,
     pub(super) dir_ops: DirOps,
     pub(super) space_bytes: u64,
+    /// What writes may still take.
+    pub(super) write_bytes: u64,
+    /// The power losses to try beside each call.
+    pub(super) losses: Vec<(u64, DirOps)>,
+    /// What they left, each with the number of its call.
+    pub(super) forks: Vec<(u64, State)>,
     /// Rises when the power goes and when the process is killed.
     pub(super) life: u64,
     pub(super) power: bool,
@@ -36,6 +44,7 @@ impl State {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            random: Xoshiro256PlusPlus::seed_from_u64(!seed),
             folder: false,
             names: Names::default(),
             files: BTreeMap::new(),
@@ -43,6 +52,9 @@ impl State {
             plan: Plan::default(),
             dir_ops: DirOps::default(),
             space_bytes: u64::MAX,
+            write_bytes: u64::MAX,
+            losses: Vec::new(),
+            forks: Vec::new(),
             life: 0,
             power: true,
             locked: false,
@@ -61,8 +73,21 @@ impl State {
             next_file: self.next_file,
             dir_ops: self.dir_ops,
             space_bytes: self.space_bytes,
+            // Never again what was given before.
+            random: Xoshiro256PlusPlus::seed_from_u64(self.random.clone().random::<u64>() ^ seed),
             ..Self::new(seed)
         }
+    }
+
+    /// Whether both hold the same after power loss, as far as that shows without reading.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let (mine, others) = (self.names.durable(), other.names.durable());
+        let same =
+            |((name, file), (other_name, other_file)): ((&Name, &FileNumber), (&Name, &FileNumber))| {
+                let files = self.files.get(file).zip(other.files.get(other_file));
+                name == other_name && files.is_some_and(|(a, b)| a.is_same(b))
+            };
+        mine.len() == others.len() && mine.iter().zip(others).all(same)
     }
 
     /// Counts a call and does it. `body` learns how it is to fail, if it is: what it then answers is not heard.
@@ -70,11 +95,14 @@ impl State {
         &mut self,
         life: u64,
         call: Call,
-        subject: impl FnOnce() -> String,
-        body: impl FnOnce(&mut Self, Option<Fault>) -> io::Result<T>,
+        subject: impl FnOnce() -> Subject,
+        mut body: impl FnMut(&mut Self, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.living(life)?;
         let fault = self.plan.count(call, subject);
+        if call != Call::Read && !self.losses.is_empty() {
+            self.fork(&mut body);
+        }
         let answer = body(self, fault);
         match fault {
             None => answer,
@@ -84,6 +112,24 @@ impl State {
                 }
                 Err(fault.error())
             }
+        }
+    }
+
+    /// Does a call on copies, on which the power goes meanwhile.
+    fn fork<T>(&mut self, mut body: impl FnMut(&mut Self, Option<Fault>) -> io::Result<T>) {
+        let call = self.plan.calls();
+        for (seed, dir_ops) in std::mem::take(&mut self.losses) {
+            let mut fork = self.copy(seed);
+            fork.dir_ops = dir_ops;
+            // What it answers nobody lives to hear.
+            let _ = body(&mut fork, Some(Fault::PowerLoss));
+            fork.lose_power();
+            fork.power = true;
+            let is_new = |(_, last): &(u64, Self)| !fork.is_same(last);
+            if self.forks.last().is_none_or(is_new) {
+                self.forks.push((call, fork));
+            }
+            self.losses.push((seed, dir_ops));
         }
     }
 
@@ -149,8 +195,12 @@ impl State {
         let end = in_memory(offset.saturating_add(bytes.len() as u64))?;
         let start = end - bytes.len();
         let room = usize::try_from(self.free_bytes()).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.write_bytes).unwrap_or(usize::MAX);
         let Some(file) = self.files.get_mut(&number) else { return Err(ErrorKind::NotFound.into()) };
-        let end_max = file.now.len().saturating_add(room);
+        let end_max = file.now.len().saturating_add(room).min(start.saturating_add(left));
+        if self.write_bytes != u64::MAX {
+            self.write_bytes = self.write_bytes.saturating_sub(bytes.len() as u64);
+        }
         if end > end_max {
             file.write(start, &bytes[..end_max.saturating_sub(start)]);
             return Err(Fault::Enospc.error());
@@ -163,10 +213,10 @@ impl State {
     }
 
     pub(super) fn sync(&mut self, file: FileNumber, fault: Option<Fault>) -> io::Result<()> {
-        let file = self.file(file)?;
+        let Some(file) = self.files.get_mut(&file) else { return Err(ErrorKind::NotFound.into()) };
         match fault {
             None => file.sync(),
-            Some(Fault::Eio | Fault::Enospc) => file.fail_sync(),
+            Some(Fault::Eio | Fault::Enospc) => file.fail_sync(&mut self.rng),
             // How far it came, the power loss decides.
             Some(Fault::PowerLoss) => {}
         }
@@ -177,7 +227,7 @@ impl State {
         self.in_folder()?;
         match fault {
             None => self.names.sync(),
-            Some(Fault::Eio | Fault::Enospc) => self.names.fail_sync(),
+            Some(Fault::Eio | Fault::Enospc) => self.names.fail_sync(self.dir_ops, &mut self.rng),
             Some(Fault::PowerLoss) => {}
         }
         self.forget_files();
@@ -215,12 +265,13 @@ impl State {
         self.forget_files();
     }
 
-    /// Every handle is closed, the lock is free.
+    /// Every handle is closed, the lock is free; memory that nothing holds dirty may be put to another use.
     pub(super) fn end_life(&mut self) {
         self.life += 1;
         self.locked = false;
         for file in self.files.values_mut() {
             file.handles = 0;
+            file.evict(&mut self.rng);
         }
     }
 

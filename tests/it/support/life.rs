@@ -4,6 +4,8 @@
 //! [`Life::step`] runs, so one history and one plan of faults give one run (but for keys and salts, which are the system's random numbers and decide
 //! nothing).
 
+mod operations;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,30 +16,69 @@ use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
     Access, Answer, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options,
-    SessionKey, SessionStore, Stored, Timestamp, When,
+    SessionKey, SessionStore, Stored, Timestamp, When, Work,
 };
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
 
-use super::history::{NAMES, Op, PAYLOAD_BYTES_MAX, Step};
-use super::model::{End, Model, Session};
+use super::history::{NAMES, PAYLOAD_BYTES_MAX};
+use super::model::{End, Model};
 
 pub const SEGMENT_BYTES: u32 = 64 << 10;
 
 /// Rounds of background work after which an operation that is not done never will be.
 const ROUNDS_MAX: usize = 64;
 
+/// Steps after which background work that goes on will go on for ever.
+const STEPS_MAX: usize = 300;
+
+/// Files that are neither segments nor copies of cut-off bytes: manifests and their kin.
+const OTHER_BYTES_MAX: u64 = 16 << 10;
+
+/// What the index of a few dozen sessions may take, however long their history.
+const INDEX_BYTES_MAX: u64 = 256 << 10;
+
 /// Lines of the disk's trace that a failure shows.
 const TRACE_LINES: usize = 60;
 
 /// Polls a future, doing the store's background work until it is ready; `None` if that does not help.
 pub fn drive<T: Unpin>(store: &LogStore, answer: Answer<'_, T>) -> Option<Result<T, Error>> {
+    drive_at(&mut Pace::Steps, store, answer)
+}
+
+fn drive_at<T: Unpin>(pace: &mut Pace, store: &LogStore, answer: Answer<'_, T>) -> Option<Result<T, Error>> {
     let mut answer = pin!(answer);
-    for _ in 0..ROUNDS_MAX {
+    for round in 0..ROUNDS_MAX {
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => return Some(done),
-            Poll::Pending => store.step(),
+            Poll::Pending => pace.work(store, round),
         }
     }
     None
+}
+
+/// In which order the background work is done while an operation waits.
+#[derive(Clone)]
+pub enum Pace {
+    /// All of it, again and again.
+    Steps,
+    /// What the operation waits for, and as little else as can be: much is written and not synced.
+    Lazy,
+    /// Any part at any time, as threads might.
+    Random(Xoshiro256PlusPlus),
+}
+
+impl Pace {
+    /// Does some work in the `round`th of an operation's.
+    fn work(&mut self, store: &LogStore, round: usize) {
+        match self {
+            Self::Lazy if round == 0 => store.work(Work::Write),
+            Self::Random(rng) if round < 2 * Work::ALL.len() => {
+                store.work(Work::ALL[rng.random_range(0..Work::ALL.len())]);
+            }
+            Self::Steps | Self::Lazy | Self::Random(_) => store.step(),
+        }
+    }
 }
 
 /// A machine with a disk, a clock and a store, and what is known of them.
@@ -55,6 +96,25 @@ pub struct Life {
     time_max: Timestamp,
     /// Makes each payload unlike any other.
     payloads: u32,
+    pub pace: Pace,
+    /// Calls of the disk may fail, or find it full: who is told so is not mistaken.
+    pub tolerant: bool,
+    /// The store said that it takes no more writes.
+    pub poisoned: bool,
+    /// What was known before each operation went to the disk, while that is kept.
+    moments: Option<Vec<Moment>>,
+}
+
+/// What is known at one moment: from here another life can go on, on another disk.
+#[derive(Clone)]
+pub struct Moment {
+    /// Calls of the disk until then.
+    pub calls: u64,
+    pub model: Model,
+    names: Vec<SessionKey>,
+    rotated: Vec<SessionKey>,
+    wall: Timestamp,
+    time_max: Timestamp,
 }
 
 impl Life {
@@ -79,6 +139,63 @@ impl Life {
             started: (wall, Duration::ZERO),
             time_max: wall,
             payloads: 0,
+            pace: Pace::Steps,
+            tolerant: false,
+            poisoned: false,
+            moments: None,
+        }
+    }
+
+    /// What is known now.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            calls: self.disk.calls(),
+            model: self.model.clone(),
+            names: self.names.clone(),
+            rotated: self.rotated.clone(),
+            wall: self.clock.wall(),
+            time_max: if self.store.is_some() { self.time_max.max(self.now()) } else { self.time_max },
+        }
+    }
+
+    /// Another machine that knows what this one knew at a moment, and has no store open yet.
+    pub fn at(&self, moment: &Moment, disk: SimDisk) -> Self {
+        let clock = Arc::new(ManualClock::at(moment.wall));
+        let options = Options { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..self.options.clone() };
+        Self {
+            disk,
+            clock,
+            model: moment.model.clone(),
+            options,
+            store: None,
+            names: moment.names.clone(),
+            rotated: moment.rotated.clone(),
+            started: (moment.wall, Duration::ZERO),
+            // An open that did not come to its end may have written down what time it was.
+            time_max: moment.time_max.max(moment.wall),
+            payloads: self.payloads,
+            pace: Pace::Steps,
+            tolerant: self.tolerant,
+            poisoned: false,
+            moments: None,
+        }
+    }
+
+    /// Keeps from now on what is known before each operation goes to the disk.
+    pub fn keep_moments(&mut self) {
+        self.moments = Some(Vec::new());
+    }
+
+    /// What was kept, in order.
+    pub fn take_moments(&mut self) -> Vec<Moment> {
+        self.note();
+        self.moments.take().unwrap_or_default()
+    }
+
+    fn note(&mut self) {
+        let moment = self.moments.is_some().then(|| self.moment());
+        if let Some(moments) = &mut self.moments {
+            moments.extend(moment);
         }
     }
 
@@ -108,10 +225,41 @@ impl Life {
         self.store().step();
     }
 
+    /// Lets the background work come to its end, and checks what is left then on disk and in memory (P9).
+    #[track_caller]
+    pub fn rest(&self) {
+        let quiet = (0..STEPS_MAX).any(|_| {
+            let calls = self.disk.calls();
+            self.step();
+            self.disk.calls() == calls
+        });
+        assert!(quiet, "the background work never ends\n{}", self.trace());
+        let torn = self.disk.names().into_iter().filter(|name| name.starts_with("torn-"));
+        let torn: u64 = torn.map(|name| self.disk.contents(&name).unwrap().len() as u64).sum();
+        let (used, stats) = (self.disk.used_bytes() - torn, self.store().stats());
+        // What a call that failed left on disk, the next open removes.
+        let left =
+            |call: &&String| ["Remove", "Truncate"].iter().any(|c| call.contains(c) && call.contains("-> E"));
+        let left = self.disk.trace().iter().filter(left).count() as u64;
+        let allowed = 2 * stats.live_bytes + (2 + left) * u64::from(SEGMENT_BYTES) + OTHER_BYTES_MAX;
+        assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}\n{}", self.trace());
+        assert!(stats.index_bytes <= INDEX_BYTES_MAX, "{stats:?}");
+    }
+
+    /// Whether the store takes no more writes; it may have found out by itself.
+    pub fn is_poisoned(&self) -> bool {
+        let Some(store) = &self.store else { return self.poisoned };
+        // A barrier that nobody waits for changes nothing.
+        let mut barrier = pin!(store.flush());
+        let polled = barrier.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.poisoned || matches!(polled, Poll::Ready(Err(Error::Poisoned { .. })))
+    }
+
     /// Ends the store's life; the machine is on again afterwards.
     pub fn end(&mut self, end: End) {
         if self.store.is_some() {
             self.time_max = self.time_max.max(self.now());
+            self.poisoned = self.is_poisoned();
         }
         match end {
             End::Kill => self.disk.kill(),
@@ -122,6 +270,10 @@ impl Life {
                 drive(store, store.close()).unwrap().unwrap();
                 self.model.keep_time(self.now());
             }
+        }
+        if std::mem::take(&mut self.poisoned) {
+            // What a failed sync left behind, the kernel may have let go of.
+            self.model.lose_unsynced();
         }
         self.store = None;
     }
@@ -138,7 +290,7 @@ impl Life {
             return Ok(());
         }
         let report = store.recovery();
-        if end != End::PowerLoss {
+        if end != End::PowerLoss && !self.tolerant {
             assert_eq!(report.torn_bytes, 0, "only power loss tears\n{}", self.trace());
         }
         self.set_time(&store, end, time_was_max);
@@ -197,255 +349,35 @@ impl Life {
         let (mut keys, mut cursor) = (self.model.keys().collect::<Vec<_>>(), None);
         let known = keys.len();
         loop {
-            let page = drive(store, store.keys(cursor, 100)).unwrap().unwrap();
+            let page = self.read(|| drive(store, store.keys(cursor, 100)));
             keys.extend(page.keys);
             cursor = page.next;
             if cursor.is_none() {
                 break;
             }
         }
-        let get = |key: &SessionKey| drive(store, store.get(*key, Access::Peek)).unwrap().unwrap();
+        let get = |key: &SessionKey| self.read(|| drive(store, store.get(*key, Access::Peek)));
         let found: BTreeMap<_, _> = keys.iter().filter_map(|key| Some((*key, get(key)?))).collect();
         assert_eq!(keys.len() - known, found.len(), "a walk meets each live session once\n{}", self.trace());
         found
     }
 
-    /// Does one thing, and checks the answer and what is read afterwards; `false` if the power went.
-    pub fn apply(&mut self, step: Step) -> bool {
-        let Step { op, durability } = step;
-        match op {
-            Op::Create { name, len, lifetime } => {
-                self.write(self.names[name], len, When::Absent(lifetime), durability)
-            }
-            Op::Put { name, len } => self.write(self.names[name], len, When::Present, durability),
-            Op::PutIf { name, len, stale } => {
-                let key = self.names[name];
-                let other = self.model.live(self.names[(name + 1) % NAMES], self.now());
-                let live = if stale { other } else { self.model.live(key, self.now()) };
-                let when = live.and_then(|s| s.version).map_or(When::Present, When::Version);
-                self.write(key, len, when, durability)
-            }
-            Op::Upsert { name, len, lifetime } => {
-                self.write(self.names[name], len, When::Always(lifetime), durability)
-            }
-            Op::Late { which, len } => match self.rotated.len() {
-                0 => true,
-                n => self.write(self.rotated[which % n], len, When::Present, durability),
-            },
-            Op::Touch { name } => self.move_deadline(self.names[name], None, durability),
-            Op::SetLifetime { name, lifetime } => {
-                self.move_deadline(self.names[name], Some(lifetime), durability)
-            }
-            Op::Delete { name } => self.delete(self.names[name], durability),
-            Op::Rotate { name } => self.rotate(name, durability),
-            Op::Flush => self.flush(),
-            Op::Advance { by } => {
-                self.clock.advance(by);
-                true
-            }
-            Op::Step => {
-                self.step();
-                self.disk.has_power()
-            }
-            Op::Reopen => self.reopen(),
+    /// What a read gives, tried again where the disk may fail.
+    fn read<T>(&self, read: impl Fn() -> Option<Result<T, Error>>) -> T {
+        match read() {
+            Some(Err(Error::Io { .. })) if self.tolerant => read().unwrap().unwrap(),
+            answer => answer.unwrap().unwrap(),
         }
     }
 
-    fn reopen(&mut self) -> bool {
-        let now = self.now();
-        let store = self.store.take().unwrap();
-        self.time_max = self.time_max.max(now);
-        let closed = drive(&store, store.close()).unwrap();
-        drop(store);
-        if !self.disk.has_power() {
-            // All is synced, though neither the end nor the time of it may have been written down.
-            if closed.is_ok() {
-                self.closed_without_power();
-            }
-            return false;
-        }
-        closed.unwrap();
-        self.model.keep_time(now);
-        match self.begin(End::Close) {
-            Ok(()) => self.disk.has_power(),
-            Err(e) if self.disk.has_power() => {
-                panic!("after a close it does not open: {e}\n{}", self.trace())
-            }
-            Err(_) => {
-                self.closed_without_power();
-                false
-            }
-        }
-    }
-
-    fn closed_without_power(&mut self) {
-        let begun = self.model.begin();
-        self.model.acknowledge(begun, End::PowerLoss, Timestamp::default());
-    }
-
-    /// Writes a payload of `len` bytes under a key, on a condition.
-    pub fn write(&mut self, key: SessionKey, len: usize, when: When, durability: Durability) -> bool {
-        let now = self.now();
-        let payload = self.payload(len);
-        let live = self.model.live(key, now).cloned();
-        let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
-        let new = |created_at, lifetime: &Lifetime| {
-            let (payload, version) = (payload.clone(), None);
-            let (idle, absolute_at, expires_at, exact) = (None, Timestamp::MAX, Timestamp::MAX, false);
-            Session { payload, version, created_at, idle, absolute_at, expires_at, exact }
-                .with_lifetime(lifetime, now)
-        };
-        let written = match (&when, live) {
-            (When::Present | When::Version(_), None) => Ok(None),
-            (When::Version(version), Some(live)) if live.version != Some(*version) => Err(live.version),
-            (When::Present | When::Version(_), Some(live)) => {
-                Ok(Some(Session { payload: payload.clone(), version: None, ..live.touched(now) }))
-            }
-            (When::Absent(_), Some(_)) => Err(None),
-            (When::Absent(lifetime), None) => Ok(Some(new(second, lifetime))),
-            (When::Always(lifetime), live) => Ok(Some(new(live.map_or(second, |s| s.created_at), lifetime))),
-        };
-        let op = self.model.begin();
-        if let Ok(Some(session)) = &written {
-            self.model.stage(Some(key), Some(session.clone()));
-        }
-        let store = self.store().at(durability);
-        match (drive(&store, store.write(key, payload, when)), written) {
-            (Some(Ok(Some(version))), Ok(Some(_))) => {
-                self.model.learn_version(key, version);
-                self.acknowledged(op, durability, now);
-            }
-            (Some(Ok(None)), Ok(None)) | (Some(Err(Error::AlreadyExists)), Err(None)) => {}
-            (Some(Err(Error::Conflict { current })), Err(Some(version))) => assert_eq!(current, version),
-            (answer, written) => return self.failed("write", &answer, &written),
-        }
-        self.check(key)
-    }
-
-    fn move_deadline(&mut self, key: SessionKey, given: Option<Lifetime>, durability: Durability) -> bool {
-        let now = self.now();
-        let live = self.model.live(key, now).cloned();
-        let moved = live.clone().map(|session| match &given {
-            Some(lifetime) => session.with_lifetime(lifetime, now),
-            None => session.touched(now),
-        });
-        let op = self.model.begin();
-        // A touch that the promised deadline covers writes nothing; and whether what it relies on is safe, it does not say.
-        let logged = given.is_some() || moved != live;
-        if logged && moved.is_some() {
-            self.model.stage(Some(key), moved.clone());
-        }
-        let store = self.store().at(durability);
-        let answer = match given {
-            Some(lifetime) => drive(&store, store.set_lifetime(key, lifetime)),
-            None => drive(&store, store.touch(key)),
-        };
-        match answer {
-            Some(Ok(is_live)) if is_live == moved.is_some() => {
-                if logged && is_live {
-                    self.acknowledged(op, durability, now);
-                }
-            }
-            answer => return self.failed("touch or lifetime", &answer, &moved),
-        }
-        self.check(key)
-    }
-
-    /// Deletes a session.
-    pub fn delete(&mut self, key: SessionKey, durability: Durability) -> bool {
-        let now = self.now();
-        let was_live = self.model.live(key, now).is_some();
-        let op = self.model.begin();
-        if was_live {
-            self.model.stage(Some(key), None);
-        }
-        let store = self.store().at(durability);
-        match drive(&store, store.delete(key)) {
-            Some(Ok(deleted)) if deleted == was_live => {
-                if was_live {
-                    self.acknowledged(op, durability, now);
-                }
-            }
-            answer => return self.failed("delete", &answer, &was_live),
-        }
-        self.check(key)
-    }
-
-    fn rotate(&mut self, name: usize, durability: Durability) -> bool {
-        let (old, now) = (self.names[name], self.now());
-        let live = self.model.live(old, now).cloned();
-        let op = self.model.begin();
-        if let Some(session) = &live {
-            self.model.stage(Some(old), None);
-            self.model.stage(None, Some(Session { version: None, ..session.clone() }));
-        }
-        let store = self.store().at(durability);
-        let new = match drive(&store, store.rotate(old)) {
-            Some(Ok(Some(id))) if live.is_some() => id.key(),
-            Some(Ok(None)) if live.is_none() => return self.check(old),
-            answer => return self.failed("rotate", &answer, &live),
-        };
-        self.model.name_rotated(new);
-        self.rotated.push(old);
-        self.names[name] = new;
-        self.acknowledged(op, durability, now);
-        // What a rotated session's version is, only a read tells.
-        if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(new, Access::Peek)) {
-            self.model.learn_version(new, stored.version);
-        }
-        self.check(old) && self.check(new)
-    }
-
-    fn flush(&mut self) -> bool {
-        let op = self.model.begin();
-        match drive(self.store(), self.store().flush()) {
-            // Where nothing was staged it writes nothing, the time neither.
-            Some(Ok(())) => self.model.acknowledge(op, End::PowerLoss, Timestamp::default()),
-            answer => return self.failed("flush", &answer, &()),
-        }
-        self.disk.has_power()
-    }
-
-    fn acknowledged(&mut self, op: u64, durability: Durability, now: Timestamp) {
-        match durability {
-            Durability::Sync => self.model.acknowledge(op, End::PowerLoss, now),
-            Durability::Interval(_) => self.model.acknowledge(op, End::Kill, now),
-            Durability::Buffered => {}
-        }
-    }
-
-    fn payload(&mut self, len: usize) -> Bytes {
-        self.payloads += 1;
-        let mark = self.payloads.to_le_bytes();
-        mark.iter().copied().cycle().take(len.max(mark.len())).collect()
-    }
-
-    /// Reads a session and compares it; `false` if there is no power.
-    pub fn check(&self, key: SessionKey) -> bool {
-        let expected = self.model.live(key, self.now());
-        match drive(self.store(), self.store().get(key, Access::Peek)) {
-            Some(Ok(found)) => {
-                let same = match (&found, expected) {
-                    (Some(stored), Some(session)) => session.is(stored),
-                    (None, None) => true,
-                    _ => false,
-                };
-                assert!(same, "read {found:?}\nof {expected:?} at {:?}\n{}", self.now(), self.trace());
-                self.disk.has_power()
-            }
-            answer => self.failed("get", &answer, &expected),
-        }
-    }
-
-    /// An answer that only a lack of power excuses.
-    fn failed(&self, what: &str, answer: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug) -> bool {
-        assert!(!self.disk.has_power(), "{what} gave {answer:?}, not as {expected:?}\n{}", self.trace());
-        false
-    }
-
-    /// The last calls of the disk.
+    /// The last calls of the disk, those before that failed, and its files.
     pub fn trace(&self) -> String {
         let trace = self.disk.trace();
-        trace[trace.len().saturating_sub(TRACE_LINES)..].join("\n")
+        let (before, last) = trace.split_at(trace.len().saturating_sub(TRACE_LINES));
+        let failed = before.iter().filter(|call| call.contains("->"));
+        let len = |name: &String| self.disk.contents(name).map_or(0, |bytes| bytes.len());
+        let files = self.disk.names().into_iter().map(|name| format!("{name} of {}", len(&name)));
+        let files = files.collect::<Vec<_>>().join(", ");
+        failed.chain(last).cloned().chain([files]).collect::<Vec<_>>().join("\n")
     }
 }

@@ -141,6 +141,21 @@ impl Model {
         }
     }
 
+    /// The operation that was begun last was refused: nothing of it happened, and nothing will.
+    pub fn withdraw(&mut self) {
+        let begun = self.begun;
+        for track in &mut self.tracks {
+            track.states.retain(|(made, _)| *made != begun);
+        }
+        self.tracks.retain(|track| track.key.is_some() || track.states.len() > 1);
+    }
+
+    /// A sync failed: what was not synced before may be lost also without power loss.
+    pub fn lose_unsynced(&mut self) {
+        self.kept_by_kill = self.kept_by_power_loss;
+        self.time_kept_by_kill = self.time_kept_by_power_loss;
+    }
+
     /// The answer told the new key of the rotation that was begun last.
     pub fn name_rotated(&mut self, key: SessionKey) {
         let begun = self.begun;

@@ -1,0 +1,322 @@
+//! What is done to a store in a life, and what the model says of each answer.
+//!
+//! It begins and ends no life, but for a close and the open behind it. Invariant: when an operation has returned, the model allows exactly what
+//! its answer allows.
+
+use bytes::Bytes;
+use cloakroom::{
+    Access, Answer, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp, When, Work,
+};
+use rand::RngExt;
+
+use super::{Life, Pace, drive, drive_at};
+use crate::support::history::{NAMES, Op, Step};
+use crate::support::model::{End, Session};
+
+/// An answer, after the failures that are no news.
+#[derive(Debug)]
+enum Heard<T> {
+    Answer(Result<T, Error>),
+    /// The power went, or the disk failed where it may.
+    Failed,
+}
+
+impl Life {
+    /// Does one thing, and checks the answer and what is read afterwards; `false` if the power went.
+    pub fn apply(&mut self, step: Step) -> bool {
+        let Step { op, durability } = step;
+        self.note();
+        match op {
+            Op::Create { name, len, lifetime } => {
+                self.write(self.names[name], len, When::Absent(lifetime), durability)
+            }
+            Op::Put { name, len } => self.write(self.names[name], len, When::Present, durability),
+            Op::PutIf { name, len, stale } => {
+                let key = self.names[name];
+                let other = self.model.live(self.names[(name + 1) % NAMES], self.now());
+                let live = if stale { other } else { self.model.live(key, self.now()) };
+                let when = live.and_then(|s| s.version).map_or(When::Present, When::Version);
+                self.write(key, len, when, durability)
+            }
+            Op::Upsert { name, len, lifetime } => {
+                self.write(self.names[name], len, When::Always(lifetime), durability)
+            }
+            Op::Late { which, len } => match self.rotated.len() {
+                0 => true,
+                n => self.write(self.rotated[which % n], len, When::Present, durability),
+            },
+            Op::Touch { name } => self.move_deadline(self.names[name], None, durability),
+            Op::SetLifetime { name, lifetime } => {
+                self.move_deadline(self.names[name], Some(lifetime), durability)
+            }
+            Op::Delete { name } => self.delete(self.names[name], durability),
+            Op::Rotate { name } => self.rotate(name, durability),
+            Op::Flush => self.flush(),
+            Op::Advance { by } => {
+                self.clock.advance(by);
+                true
+            }
+            Op::Step => {
+                let part = match &mut self.pace {
+                    Pace::Random(rng) => Work::ALL.get(rng.random_range(0..Work::ALL.len() + 2)),
+                    _ => None,
+                };
+                match part {
+                    Some(work) => self.store().work(*work),
+                    None => self.step(),
+                }
+                self.disk.has_power()
+            }
+            Op::Reopen => self.reopen(),
+        }
+    }
+
+    fn reopen(&mut self) -> bool {
+        let now = self.now();
+        let store = self.store.take().unwrap();
+        self.time_max = self.time_max.max(now);
+        let closed = drive(&store, store.close()).unwrap();
+        drop(store);
+        match closed {
+            Ok(()) => self.closed(),
+            Err(_) if !self.disk.has_power() => return false,
+            Err(Error::DurabilityUnknown { .. }) if self.tolerant => {
+                self.poisoned = true;
+                return false;
+            }
+            Err(e) => panic!("it does not close: {e}\n{}", self.trace()),
+        }
+        if !self.disk.has_power() {
+            return false;
+        }
+        if !self.tolerant {
+            self.model.keep_time(now);
+        }
+        self.note();
+        match self.begin(End::Close) {
+            Ok(()) => self.disk.has_power(),
+            Err(e) if self.disk.has_power() && !self.tolerant => {
+                panic!("after a close it does not open: {e}\n{}", self.trace())
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// All is synced, though neither the end nor the time of it may have been written down.
+    fn closed(&mut self) {
+        let begun = self.model.begin();
+        self.model.acknowledge(begun, End::PowerLoss, Timestamp::default());
+    }
+
+    /// Writes a payload of `len` bytes under a key, on a condition.
+    pub fn write(&mut self, key: SessionKey, len: usize, when: When, durability: Durability) -> bool {
+        let now = self.now();
+        let payload = self.payload(len);
+        let live = self.model.live(key, now).cloned();
+        let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
+        let new = |created_at, lifetime: &Lifetime| {
+            let (payload, version) = (payload.clone(), None);
+            let (idle, absolute_at, expires_at, exact) = (None, Timestamp::MAX, Timestamp::MAX, false);
+            Session { payload, version, created_at, idle, absolute_at, expires_at, exact }
+                .with_lifetime(lifetime, now)
+        };
+        let written = match (&when, live) {
+            (When::Present | When::Version(_), None) => Ok(None),
+            (When::Version(version), Some(live)) if live.version != Some(*version) => Err(live.version),
+            (When::Present | When::Version(_), Some(live)) => {
+                Ok(Some(Session { payload: payload.clone(), version: None, ..live.touched(now) }))
+            }
+            (When::Absent(_), Some(_)) => Err(None),
+            (When::Absent(lifetime), None) => Ok(Some(new(second, lifetime))),
+            (When::Always(lifetime), live) => Ok(Some(new(live.map_or(second, |s| s.created_at), lifetime))),
+        };
+        let op = self.model.begin();
+        if let Ok(Some(session)) = &written {
+            self.model.stage(Some(key), Some(session.clone()));
+        }
+        let answer = self.ask(durability, |store| store.write(key, payload, when));
+        match (self.heard(answer), written) {
+            (Heard::Answer(Ok(Some(version))), Ok(Some(_))) => {
+                self.model.learn_version(key, version);
+                self.acknowledged(op, durability, now);
+            }
+            (Heard::Failed, _)
+            | (Heard::Answer(Ok(None)), Ok(None))
+            | (Heard::Answer(Err(Error::AlreadyExists)), Err(None)) => {}
+            // The version that an answer would have told, had it come, is not known here.
+            (Heard::Answer(Err(Error::Conflict { .. })), Err(None)) => assert!(self.tolerant),
+            (Heard::Answer(Err(Error::Conflict { current })), Err(Some(version))) => {
+                assert_eq!(current, version);
+            }
+            (answer, written) => self.wrong("write", &answer, &written),
+        }
+        self.check(key)
+    }
+
+    fn move_deadline(&mut self, key: SessionKey, given: Option<Lifetime>, durability: Durability) -> bool {
+        let now = self.now();
+        let live = self.model.live(key, now).cloned();
+        let moved = live.clone().map(|session| match &given {
+            Some(lifetime) => session.with_lifetime(lifetime, now),
+            None => session.touched(now),
+        });
+        let op = self.model.begin();
+        // A touch that the promised deadline covers writes nothing; and whether what it relies on is safe, it does not say.
+        let logged = given.is_some() || moved != live;
+        if logged && moved.is_some() {
+            self.model.stage(Some(key), moved.clone());
+        }
+        let answer = self.ask(durability, |store| match given {
+            Some(lifetime) => store.set_lifetime(key, lifetime),
+            None => store.touch(key),
+        });
+        match self.heard(answer) {
+            Heard::Failed => {}
+            Heard::Answer(Ok(is_live)) if is_live == moved.is_some() => {
+                if logged && is_live {
+                    self.acknowledged(op, durability, now);
+                }
+            }
+            answer @ Heard::Answer(_) => self.wrong("touch or lifetime", &answer, &moved),
+        }
+        self.check(key)
+    }
+
+    /// Deletes a session.
+    pub fn delete(&mut self, key: SessionKey, durability: Durability) -> bool {
+        let now = self.now();
+        let was_live = self.model.live(key, now).is_some();
+        let op = self.model.begin();
+        if was_live {
+            self.model.stage(Some(key), None);
+        }
+        let answer = self.ask(durability, |store| store.delete(key));
+        match self.heard(answer) {
+            Heard::Failed => {}
+            Heard::Answer(Ok(deleted)) if deleted == was_live => {
+                if was_live {
+                    self.acknowledged(op, durability, now);
+                }
+            }
+            answer @ Heard::Answer(_) => self.wrong("delete", &answer, &was_live),
+        }
+        self.check(key)
+    }
+
+    fn rotate(&mut self, name: usize, durability: Durability) -> bool {
+        let (old, now) = (self.names[name], self.now());
+        let live = self.model.live(old, now).cloned();
+        let op = self.model.begin();
+        if let Some(session) = &live {
+            self.model.stage(Some(old), None);
+            self.model.stage(None, Some(Session { version: None, ..session.clone() }));
+        }
+        let answer = self.ask(durability, |store| store.rotate(old));
+        let new = match self.heard(answer) {
+            Heard::Failed => return self.check(old),
+            Heard::Answer(Ok(Some(id))) if live.is_some() => id.key(),
+            Heard::Answer(Ok(None)) if live.is_none() => return self.check(old),
+            answer @ Heard::Answer(_) => {
+                self.wrong("rotate", &answer, &live);
+                return false;
+            }
+        };
+        self.model.name_rotated(new);
+        self.rotated.push(old);
+        self.names[name] = new;
+        self.acknowledged(op, durability, now);
+        // What a rotated session's version is, only a read tells.
+        if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(new, Access::Peek)) {
+            self.model.learn_version(new, stored.version);
+        }
+        self.check(old) && self.check(new)
+    }
+
+    fn flush(&mut self) -> bool {
+        let op = self.model.begin();
+        let answer = self.ask(Durability::Sync, SessionStore::flush);
+        match self.heard(answer) {
+            Heard::Failed => {}
+            // Where nothing was staged it writes nothing, the time neither.
+            Heard::Answer(Ok(())) => self.model.acknowledge(op, End::PowerLoss, Timestamp::default()),
+            answer @ Heard::Answer(_) => self.wrong("flush", &answer, &()),
+        }
+        self.disk.has_power()
+    }
+
+    /// The answer of an operation that has begun, after as much background work as it needs; `None` if that does not help.
+    fn ask<T: Unpin>(
+        &mut self,
+        durability: Durability,
+        operation: impl FnOnce(&LogStore) -> Answer<'_, T>,
+    ) -> Option<Result<T, Error>> {
+        self.note();
+        let store = self.store().at(durability);
+        drive_at(&mut self.pace, &store, operation(&store))
+    }
+
+    /// What an answer means for the model, where a failure is excused.
+    fn heard<T: std::fmt::Debug>(&mut self, answer: Option<Result<T, Error>>) -> Heard<T> {
+        let answer = match answer {
+            Some(Ok(answer)) => return Heard::Answer(Ok(answer)),
+            None | Some(Err(_)) if !self.disk.has_power() => return Heard::Failed,
+            None => panic!("no answer ever comes\n{}", self.trace()),
+            Some(Err(error)) => error,
+        };
+        match answer {
+            error if !self.tolerant => return Heard::Answer(Err(error)),
+            // It may have happened, and reads see it.
+            Error::DurabilityUnknown { .. } => self.poisoned = true,
+            Error::Poisoned { .. } => {
+                self.poisoned = true;
+                self.model.withdraw();
+            }
+            Error::DiskFull | Error::Io { .. } => self.model.withdraw(),
+            error => return Heard::Answer(Err(error)),
+        }
+        Heard::Failed
+    }
+
+    fn acknowledged(&mut self, op: u64, durability: Durability, now: Timestamp) {
+        match durability {
+            Durability::Sync => self.model.acknowledge(op, End::PowerLoss, now),
+            Durability::Interval(_) => self.model.acknowledge(op, End::Kill, now),
+            Durability::Buffered => {}
+        }
+    }
+
+    fn payload(&mut self, len: usize) -> Bytes {
+        self.payloads += 1;
+        let mark = self.payloads.to_le_bytes();
+        let mut bytes = mark.repeat(len / mark.len() + 1);
+        bytes.truncate(len.max(mark.len()));
+        bytes.into()
+    }
+
+    /// Reads a session and compares it; `false` if there is no power.
+    pub fn check(&self, key: SessionKey) -> bool {
+        let expected = self.model.live(key, self.now());
+        match drive(self.store(), self.store().get(key, Access::Peek)) {
+            Some(Ok(found)) => {
+                let same = match (&found, expected) {
+                    (Some(stored), Some(session)) => session.is(stored),
+                    (None, None) => true,
+                    _ => false,
+                };
+                assert!(same, "read {found:?}\nof {expected:?} at {:?}\n{}", self.now(), self.trace());
+                self.disk.has_power()
+            }
+            _ if !self.disk.has_power() => false,
+            // A read that failed says nothing.
+            Some(Err(Error::Io { .. })) if self.tolerant => true,
+            answer => {
+                self.wrong("get", &answer, &expected);
+                false
+            }
+        }
+    }
+
+    fn wrong(&self, what: &str, answer: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug) {
+        panic!("{what} gave {answer:?}, not as {expected:?}\n{}", self.trace());
+    }
+}

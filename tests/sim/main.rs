@@ -1,0 +1,27 @@
+//! Simulations: the store on a simulated disk, driven by hand, with every state that a crash may leave at its side.
+//!
+//! Goal: to refute the promises P1, P2 and P4 to P9 under power loss, killed processes and every failure of the disk. Two forms:
+//!
+//! - *Exhaustive*: all sequences of up to three operations, power loss in the midst of every call of the disk, and again in the midst of every call
+//!   of the recovery that follows.
+//! - *Long*: random histories of 10,000 operations over many lives, in which everything fails that can.
+//!
+//! `cargo test` runs the quick form: all sequences of up to two operations, some of three, and one history. The full form:
+//!
+//! ```sh
+//! CLOAKROOM_SIM_BUDGET=1331 cargo test --release --test sim -- --nocapture
+//! ```
+//!
+//! The budget is how many sequences of three operations are tried (there are 1,331; with all of them every recovery is crashed in every way),
+//! and how many histories. `CLOAKROOM_SEED` sets the seed that both begin with, which a failure prints; the totals are printed at the end.
+#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
+
+/// All short sequences.
+mod exhaustive;
+/// Long random histories.
+mod long;
+/// The store that each of them starts from.
+mod prepared;
+#[expect(dead_code, reason = "it is shared with the integration tests, which use the rest of it")]
+#[path = "../it/support/mod.rs"]
+mod support;

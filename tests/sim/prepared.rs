@@ -1,0 +1,167 @@
+//! A store with a short past, so that each operation meets its interesting case; made once, and copied for every run.
+//!
+//! In three sealed segments: an older version of the first session that lives longer than its newest, a tombstone and what it hides, a session
+//! whose deadline lies in a segment of its own, and enough dead bytes that the next few make a segment half dead. Invariant: every
+//! copy is the same, and holds what the model says.
+
+use std::time::Duration;
+
+use cloakroom::disk::sim::{DirOps, SimDisk};
+use cloakroom::{Durability, Lifetime, SessionKey, SessionStore, When};
+
+use crate::support::history::{Op, Step};
+use crate::support::life::{Life, Moment};
+use crate::support::model::End;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The session that sequences are about.
+const FIRST: usize = 0;
+/// One whose death makes its segment half dead.
+const HEAVY: usize = 3;
+/// The first of those that are not there yet.
+const NEW: usize = 6;
+
+/// Records that fill a segment, whatever is in it.
+const FILLERS: usize = 11;
+const FILLER_BYTES: usize = 5_990;
+
+/// Steps of background work in which compaction ends.
+const COMPACTION_STEPS: usize = 6;
+
+/// One operation of a sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    Put,
+    Longer,
+    Shorter,
+    Shorten,
+    Touch,
+    Delete,
+    Rotate,
+    Expire,
+    Seal,
+    Compact,
+    Reopen,
+}
+
+impl Act {
+    pub const ALL: [Self; 11] = [
+        Self::Put,
+        Self::Longer,
+        Self::Shorter,
+        Self::Shorten,
+        Self::Touch,
+        Self::Delete,
+        Self::Rotate,
+        Self::Expire,
+        Self::Seal,
+        Self::Compact,
+        Self::Reopen,
+    ];
+
+    /// Does it, as the `nth` of a sequence.
+    pub fn perform(self, life: &mut Life, nth: usize, durability: Durability) {
+        let mut apply = |op| assert!(life.apply(Step { op, durability }), "the power went");
+        match self {
+            Self::Put => {
+                apply(Op::Create { name: NEW + nth, len: 4_000, lifetime: Lifetime::idle(2 * HOUR) });
+            }
+            Self::Longer => apply(Op::Put { name: FIRST, len: 5_500 }),
+            Self::Shorter => apply(Op::Put { name: FIRST, len: 100 }),
+            Self::Shorten => {
+                apply(Op::SetLifetime { name: FIRST, lifetime: Lifetime::absolute(20 * MINUTE) });
+            }
+            Self::Touch => {
+                // Later than the grain of an hour, so that it is written.
+                apply(Op::Advance { by: 8 * MINUTE });
+                apply(Op::Touch { name: FIRST });
+            }
+            Self::Delete => apply(Op::Delete { name: FIRST }),
+            Self::Rotate => apply(Op::Rotate { name: FIRST }),
+            Self::Expire => {
+                apply(Op::Advance { by: 2 * HOUR });
+                apply(Op::Step);
+            }
+            Self::Seal => {
+                for _ in 0..FILLERS {
+                    let filler = SessionKey::of(b"filler");
+                    let lifetime = Lifetime::idle(HOUR / 2);
+                    assert!(life.write(filler, FILLER_BYTES, When::Always(lifetime), Durability::Buffered));
+                }
+                (0..2).for_each(|_| assert!(life.apply(Step { op: Op::Step, durability })));
+            }
+            Self::Compact => {
+                apply(Op::Delete { name: HEAVY });
+                (0..COMPACTION_STEPS).for_each(|_| apply(Op::Step));
+            }
+            Self::Reopen => apply(Op::Reopen),
+        }
+    }
+}
+
+/// The store that every sequence starts from, closed.
+pub struct Prepared {
+    life: Life,
+    moment: Moment,
+}
+
+impl Prepared {
+    pub fn new() -> Self {
+        let mut life = Life::open(SimDisk::new(1));
+        let mut apply = |op| assert!(life.apply(Step { op, durability: Durability::Sync }));
+        let long = Lifetime::idle(10 * HOUR);
+        for (name, len) in [(FIRST, 5_000), (1, 5_000), (2, 1_000), (HEAVY, 5_000), (4, 1_000)] {
+            apply(Op::Create { name, len, lifetime: long });
+        }
+        apply(Op::Reopen);
+        apply(Op::Upsert { name: FIRST, len: 3_000, lifetime: Lifetime::idle(HOUR) });
+        apply(Op::Delete { name: 4 });
+        apply(Op::Create { name: 5, len: 2_000, lifetime: Lifetime::absolute(5 * MINUTE) });
+        apply(Op::Reopen);
+        apply(Op::SetLifetime { name: 1, lifetime: Lifetime::idle(20 * HOUR) });
+        life.end(End::Close);
+        let moment = life.moment();
+        Self { life, moment }
+    }
+
+    /// A life with the store open.
+    pub fn open(&self, seed: u64) -> Life {
+        let disk = self.life.disk.copy(seed);
+        disk.dir_ops(DirOps::Any);
+        let mut life = self.life.at(&self.moment, disk);
+        life.begin(End::Close).unwrap();
+        life
+    }
+}
+
+#[test]
+fn every_operation_meets_its_case() {
+    let prepared = Prepared::new();
+    let run = |acts: &[Act]| {
+        let mut life = prepared.open(1);
+        for (nth, act) in acts.iter().enumerate() {
+            act.perform(&mut life, nth, Durability::Sync);
+        }
+        life
+    };
+    let segments = |life: &Life| life.disk.names().iter().filter(|name| name.contains(".seg")).count();
+    let start = run(&[]);
+    assert_eq!(segments(&start), 4, "three sealed ones, and one to write to: {:?}", start.store().stats());
+    assert_eq!(run(&[Act::Put]).store().stats().compacted_bytes, 0, "there is work for compaction too early");
+    let compacted = run(&[Act::Compact]).store().stats();
+    assert!(compacted.compacted_bytes > 5_000, "there is none for it: {compacted:?}");
+    assert_eq!(run(&[Act::Touch]).store().stats().touches_logged, 1);
+    assert!(run(&[Act::Expire]).store().stats().expired >= 1);
+    let sealed = run(&[Act::Seal, Act::Seal]);
+    assert!(
+        sealed
+            .disk
+            .trace()
+            .iter()
+            .filter(|call| call.contains("Create") && call.contains("of 65536"))
+            .count()
+            >= 3
+    );
+}

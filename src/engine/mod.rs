@@ -49,6 +49,7 @@ use crate::clock::StoreClock;
 use crate::contract::Stats;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::id::SegmentId;
 use crate::index::Index;
 use crate::log::{Log, Refused, Segment, Table};
 use crate::options::Options;
@@ -93,7 +94,11 @@ pub(crate) struct Engine {
     /// Segments that the stream has left and the catalog does not list as sealed yet.
     to_seal: Mutex<Vec<Arc<Segment>>>,
     /// Segments that compaction found damaged: they are kept as they are.
-    damaged: Mutex<Vec<crate::id::SegmentId>>,
+    damaged: Mutex<Vec<SegmentId>>,
+    /// Segments that compaction could not read: they are left alone until there is nothing else to compact.
+    unread: Mutex<Vec<SegmentId>>,
+    /// Files that no list names and that could not be removed. Their ids are not given again in this life.
+    left_behind: Mutex<Vec<SegmentId>>,
     /// Sessions ended since the last group said what time it is.
     time_is_due: AtomicBool,
     /// Held while segments are compacted: one run at a time.
@@ -147,6 +152,8 @@ impl Opened {
             counters: Counters::default(),
             to_seal: Mutex::default(),
             damaged: Mutex::default(),
+            unread: Mutex::default(),
+            left_behind: Mutex::default(),
             time_is_due: AtomicBool::new(false),
             compacting: Mutex::new(()),
             reserve,

@@ -67,9 +67,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         damages,
         manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
     };
-    // A list that was replaced carries ids which were taken for the one that replaced it.
-    let listed = survey.manifest.segments.last().map_or(1, |listed| listed.id.saturating_add(1));
-    let next = SegmentId(if is_current { survey.manifest.next_segment } else { listed });
+    let next = SegmentId(survey.manifest.next_segment);
     let mut is_foreign = false;
     if survey.manifest.segments.is_empty() {
         for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {

@@ -62,6 +62,40 @@ fn room_that_records_did_not_fit_into_is_given_back_while_the_store_runs() {
     assert!(used <= allowed, "{used} bytes on disk, allowed {allowed}: {stats:?}");
 }
 
+/// A copy says how new its deadline is: newer than a touch on disk that came before it, though its content is older than both.
+#[test]
+fn deadline_that_a_copy_carries_wins_over_an_older_touch_that_is_left() {
+    let mut life = Life::open(SimDisk::new(1));
+    let key = life.key(0);
+    let [long, longer, soon] = [500, 1_000, 1].map(|hours| Lifetime::absolute(hours * HOUR));
+    let fill = |life: &mut Life, n: u8, lifetime| {
+        for at in 0..13 {
+            assert!(life.write(
+                SessionKey::of(&[n, at]),
+                4_000,
+                When::Always(lifetime),
+                Durability::Buffered
+            ));
+        }
+        life.step();
+    };
+    assert!(life.write(key, 100, When::Always(longer), Durability::Sync));
+    fill(&mut life, 0, soon);
+    let moved = |life: &mut Life, lifetime| sync(life, Op::SetLifetime { name: 0, lifetime });
+    // The older touch lies among what lives on, the newer one and the content among what dies.
+    moved(&mut life, longer);
+    fill(&mut life, 1, longer);
+    moved(&mut life, long);
+    fill(&mut life, 2, soon);
+    let expires_at = |life: &Life| life.observe()[&key].expires_at;
+    let before = expires_at(&life);
+    life.clock.advance(2 * HOUR);
+    life.rest();
+    assert!(life.store().stats().compacted_bytes > 0);
+    life.again(End::Close);
+    assert_eq!(expires_at(&life), before);
+}
+
 /// The half of a rotation that hides the old key takes more room as a tombstone of its own.
 #[test]
 fn tombstones_of_many_rotated_sessions_are_copied_into_few_segments() {

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 IT = ["--test", "it"]
 LIB = ["--lib"]
+SIM = ["--test", "sim"]
 MODELS = ["--manifest-path", "tests/shuttle/Cargo.toml"]
 
 
@@ -104,7 +105,8 @@ FAULTS = [
         "src/engine/recover.rs",
         "let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);",
         "let watermark = kept.iter().map(|tail| Position { segment: tail.segment.id(), offset: tail.scanned.end }).fold(start, Ord::max);",
-        "kill_after_any_operation_leaves_what_was_acknowledged",
+        "long_history_of_every_trouble_keeps_its_promises",
+        tuple(SIM),
     ),
     Fault(
         "what is written again is not synced",
@@ -125,14 +127,15 @@ FAULTS = [
         "src/engine/recover.rs",
         "replay.content(&key, entry, owner, deadline_seq);",
         "replay.content(&key, entry, owner, seq);",
-        "compaction",
+        "deadline_that_a_copy_carries_wins_over_an_older_touch_that_is_left",
     ),
     Fault(
         "a touch is taken for one of any content",
         "src/index/replay.rs",
         "let claim = Claim { seq, of, touched_in: Some(segment), deadlines };",
         "let claim = Claim { seq, of: Seq(of.0.min(0)), touched_in: Some(segment), deadlines };",
-        "version_from_before_the_sign_in_does_not_come_back",
+        "touch_of_a_content_that_is_gone_moves_no_older_one",
+        tuple(LIB),
     ),
     Fault(
         "a lost manifest is not missed",
@@ -176,7 +179,7 @@ FAULTS = [
         "src/engine/compact/run.rs",
         "                let deadline_seq = self.log.last_seq();",
         "                let deadline_seq = header.seq;",
-        "compaction",
+        "deadline_that_a_copy_carries_wins_over_an_older_touch_that_is_left",
     ),
     Fault(
         "a copy is published over a fresh write",
@@ -191,7 +194,8 @@ FAULTS = [
         "src/engine/compact/run.rs",
         "        self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;\n",
         "",
-        "compaction_drops_nothing_that_only_an_unsynced_write_replaces",
+        "long_history_of_every_trouble_keeps_its_promises",
+        tuple(SIM),
     ),
     Fault(
         "originals are unlinked before the copies are listed",
@@ -241,8 +245,8 @@ FAULTS = [
     Fault(
         "a session that is bound leaves its older versions in force",
         "src/engine/owners.rs",
-        "                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);",
-        "                old.add_tombstone(staged.address.segment, hides_until.min(now), ROTATE_BYTES);",
+        "                let body = body(hides_until);",
+        "                let body = body(hides_until.min(now));",
         "version_from_before_the_sign_in_does_not_come_back",
     ),
     Fault(
@@ -272,14 +276,6 @@ FAULTS = [
         "src/log/stream.rs",
         "        let wake = was_empty || (!was_urgent && staging.is_urgent());",
         "        let wake = was_empty && !was_urgent && staging.is_urgent() && left > 0;",
-        "models::stream",
-        tuple(MODELS),
-    ),
-    Fault(
-        "who waits for a sync is left out when the log is poisoned",
-        "src/log/stream.rs",
-        "        waiters.append(&mut self.unsynced.lock().waiters);\n",
-        "",
         "models::stream",
         tuple(MODELS),
     ),

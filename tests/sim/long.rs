@@ -173,9 +173,7 @@ impl Run {
             }
         }
         let is_whole = lives && !life.poisoned && life.disk.has_power();
-        // A segment that could not be read is left alone until the next open.
-        let was_read = !matches!(trouble, Trouble::CallOf(Call::Read, ..));
-        if is_whole && was_read && rng.random_bool(0.5) {
+        if is_whole && rng.random_bool(0.5) {
             // Faults that did not strike would now.
             life.disk.restart();
             lift(&life.disk);

@@ -9,10 +9,10 @@
 //! `cargo test` runs the quick form: all sequences of up to two operations, some of three, and one history. The full form:
 //!
 //! ```sh
-//! CLOAKROOM_SIM_BUDGET=1331 cargo test --release --test sim -- --nocapture
+//! CLOAKROOM_SIM_BUDGET=2197 cargo test --release --test sim -- --nocapture
 //! ```
 //!
-//! The budget is how many sequences of three operations are tried (there are 1,331; with all of them every recovery is crashed in every way),
+//! The budget is how many sequences of three operations are tried (there are 2,197; with all of them every recovery is crashed in every way),
 //! and how many histories. `CLOAKROOM_SEED` sets the seed that both begin with, which a failure prints; the totals are printed at the end.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
 

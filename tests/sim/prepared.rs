@@ -20,6 +20,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const FIRST: usize = 0;
 /// One whose death makes its segment half dead.
 const HEAVY: usize = 3;
+/// Whose the third session is, and the first once it is bound.
+const OWNER: u8 = 1;
 /// The first of those that are not there yet.
 const NEW: usize = 6;
 
@@ -40,6 +42,8 @@ pub enum Act {
     Touch,
     Delete,
     Rotate,
+    Bind,
+    Revoke,
     Expire,
     Seal,
     Compact,
@@ -47,7 +51,7 @@ pub enum Act {
 }
 
 impl Act {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Put,
         Self::Longer,
         Self::Shorter,
@@ -55,6 +59,8 @@ impl Act {
         Self::Touch,
         Self::Delete,
         Self::Rotate,
+        Self::Bind,
+        Self::Revoke,
         Self::Expire,
         Self::Seal,
         Self::Compact,
@@ -80,6 +86,8 @@ impl Act {
             }
             Self::Delete => apply(Op::Delete { name: FIRST }),
             Self::Rotate => apply(Op::Rotate { name: FIRST }),
+            Self::Bind => apply(Op::Bind { name: FIRST, owner: OWNER }),
+            Self::Revoke => apply(Op::Revoke { owner: OWNER, spared: None }),
             Self::Expire => {
                 apply(Op::Advance { by: 2 * HOUR });
                 apply(Op::Step);
@@ -119,6 +127,7 @@ impl Prepared {
         apply(Op::Upsert { name: FIRST, len: 3_000, lifetime: Lifetime::idle(HOUR) });
         apply(Op::Delete { name: 4 });
         apply(Op::Create { name: 5, len: 2_000, lifetime: Lifetime::absolute(5 * MINUTE) });
+        apply(Op::Bind { name: 2, owner: OWNER });
         apply(Op::Reopen);
         apply(Op::SetLifetime { name: 1, lifetime: Lifetime::idle(20 * HOUR) });
         life.end(End::Close);
@@ -148,7 +157,8 @@ fn every_operation_meets_its_case() {
     };
     let segments = |life: &Life| life.disk.names().iter().filter(|name| name.contains(".seg")).count();
     let start = run(&[]);
-    assert_eq!(segments(&start), 4, "three sealed ones, and one to write to: {:?}", start.store().stats());
+    let stats = start.store().stats();
+    assert_eq!(segments(&start), 5, "three sealed ones, one to write to and the reserve: {stats:?}");
     assert_eq!(run(&[Act::Put]).store().stats().compacted_bytes, 0, "there is work for compaction too early");
     let compacted = run(&[Act::Compact]).store().stats();
     assert!(compacted.compacted_bytes > 5_000, "there is none for it: {compacted:?}");

@@ -47,8 +47,11 @@ impl Engine {
         if self.is_read_only || self.log.poisoned().is_some() || self.clock.is_doubtful() {
             return false;
         }
+        let left_behind = std::mem::take(&mut *self.left_behind.lock());
+        left_behind.into_iter().for_each(|id| self.remove_file(id));
         let victims = choose(&self.usage(), self.options.segment_bytes.into(), self.log.is_pressed());
         if victims.is_empty() {
+            self.unread.lock().clear();
             return false;
         }
         let mut done = self.compact_these(&victims, false);
@@ -72,7 +75,7 @@ impl Engine {
     /// The sealed segments that may be compacted.
     fn usage(&self) -> Vec<Usage> {
         let live = self.index.live_bytes();
-        let damaged = self.damaged.lock().clone();
+        let left_alone = [self.damaged.lock().clone(), self.unread.lock().clone()].concat();
         let usage = |listed: &Listed| {
             let id = SegmentId(listed.id);
             let bytes = u64::from(listed.seal?.len);
@@ -80,7 +83,7 @@ impl Engine {
         };
         let all =
             self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());
-        all.into_iter().filter(|usage| !damaged.contains(&usage.id)).collect()
+        all.into_iter().filter(|usage| !left_alone.contains(&usage.id)).collect()
     }
 
     /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
@@ -91,11 +94,7 @@ impl Engine {
             return listed;
         }
         self.table.remove(&made);
-        for id in made {
-            if let Err(e) = self.disk.remove(&segment_name(id)) {
-                tracing::debug!(error = %e, segment = %id, "an unfinished copy stays until the next open");
-            }
-        }
+        made.into_iter().for_each(|id| self.remove_file(id));
         listed
     }
 
@@ -115,11 +114,10 @@ impl Engine {
         for segment in segments {
             later = later.saturating_sub(live.get(&segment.id()).copied().unwrap_or(0));
             // One after another, since a cold one takes as much memory as it is long.
-            let read = segment.whole(segment.written());
-            let Some(found) =
-                read.ok().and_then(|bytes| self.copy_living(segment, &bytes, victims, later, &mut writer))
-            else {
-                tracing::error!(segment = %segment.id(), "a segment cannot be read whole; compaction leaves it alone");
+            let bytes =
+                segment.whole(segment.written()).inspect_err(|_| self.unread.lock().push(segment.id()))?;
+            let Some(found) = self.copy_living(segment, &bytes, victims, later, &mut writer) else {
+                tracing::error!(segment = %segment.id(), "a segment is damaged; compaction leaves it alone");
                 self.damaged.lock().push(segment.id());
                 return Ok(false);
             };
@@ -265,10 +263,19 @@ impl Engine {
         self.table.remove(victims);
         for id in victims {
             self.index.forget_segment(*id);
-            if let Err(e) = self.disk.remove(&segment_name(*id)) {
-                tracing::warn!(error = %e, segment = %id, "a dead segment could not be removed; the next open does it");
-            }
+            self.remove_file(*id);
         }
         self.balance_warmth();
+    }
+
+    /// Removes the file of a segment that no list names; if that fails, it is tried again before the next compaction.
+    pub(in crate::engine) fn remove_file(&self, id: SegmentId) {
+        match self.disk.remove(&segment_name(id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(error = %e, segment = %id, "a segment that is not needed could not be removed; it is tried again");
+                self.left_behind.lock().push(id);
+            }
+            _ => {}
+        }
     }
 }

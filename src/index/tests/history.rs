@@ -428,3 +428,26 @@ fn tombstone_counts_only_while_it_hides_something() {
     replay.tombstone(&key(2), Seq(2), SegmentId(2), at(1_001), 40);
     assert_eq!(replay.finish(at(1_000)).live_bytes(), HashMap::from([(SegmentId(2), 40)]));
 }
+
+/// What is left of a session may be a version from before it was bound: a touch of a later one, which was dropped, does not make that live on.
+#[test]
+fn touch_of_a_content_that_is_gone_moves_no_older_one() {
+    for touch_first in [false, true] {
+        let replay = Replay::new(at(0));
+        let put = || {
+            let address = Address { segment: SegmentId(1), offset: 64, len: 300 };
+            let entry = content(address, false, None, 1, deadlines(at(1_000)));
+            replay.content(&key(1), entry, None, Seq(1));
+        };
+        let touch = || replay.touch(&key(1), Seq(5), Seq(6), SegmentId(2), deadlines(at(90_000)));
+        if touch_first {
+            touch();
+            put();
+        } else {
+            put();
+            touch();
+        }
+        let index = replay.finish(at(0));
+        assert_eq!(index.lock(&key(1)).get(&key(1)).unwrap().deadlines.expires_at, at(1_000));
+    }
+}

@@ -51,6 +51,16 @@ pub enum Op {
     Rotate {
         name: usize,
     },
+    /// A session gets an owner; 0 is nobody.
+    Bind {
+        name: usize,
+        owner: u8,
+    },
+    /// Ends every session of an owner, but one; 0 is everybody.
+    Revoke {
+        owner: u8,
+        spared: Option<usize>,
+    },
     /// A put under one of the keys that were rotated away.
     Late {
         which: usize,
@@ -101,8 +111,10 @@ fn op(rng: &mut Xoshiro256PlusPlus) -> Op {
         38..50 => Op::Upsert { name, len, lifetime: lifetime(rng) },
         50..58 => Op::Touch { name },
         58..66 => Op::SetLifetime { name, lifetime: lifetime(rng) },
-        66..73 => Op::Delete { name },
-        73..79 => Op::Rotate { name },
+        66..71 => Op::Delete { name },
+        71..75 => Op::Rotate { name },
+        75..78 => Op::Bind { name, owner: rng.random_range(0..3) },
+        78..79 => Op::Revoke { owner: rng.random_range(0..3), spared: rng.random_bool(0.3).then_some(name) },
         79..81 => Op::Late { which: rng.random_range(0..64), len },
         81..83 => Op::Flush,
         83..90 => Op::Advance { by: advance(rng) },

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::{Lifetime, SessionKey, Stored, Timestamp, Version};
+use cloakroom::{Lifetime, OwnerKey, SessionKey, Stored, Timestamp, Version};
 
 /// A session as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +28,7 @@ pub struct Session {
     pub absolute_at: Timestamp,
     pub expires_at: Timestamp,
     pub exact: bool,
+    pub owner: Option<OwnerKey>,
 }
 
 impl Session {
@@ -71,6 +72,7 @@ impl Session {
             && stored.expires_at == self.expires_at
             && stored.absolute_at.unwrap_or(Timestamp::MAX) == self.absolute_at
             && stored.idle == self.idle
+            && stored.owner == self.owner
     }
 }
 
@@ -138,6 +140,18 @@ impl Model {
         match self.tracks.iter_mut().find(|t| t.key.is_some() && t.key == key) {
             Some(track) => track.states.push(state),
             None => self.tracks.push(Track { key, states: vec![(0, None), state] }),
+        }
+    }
+
+    /// The operation that was begun last ends every session of this owner, of every owner if none is given, but the one that is spared.
+    pub fn revoke(&mut self, owner: Option<OwnerKey>, spared: Option<SessionKey>) {
+        let begun = self.begun;
+        for track in &mut self.tracks {
+            let whose = track.at(u64::MAX).and_then(|session| session.owner);
+            let ends = whose.is_some_and(|whose| owner.is_none_or(|owner| owner == whose));
+            if ends && (spared.is_none() || track.key != spared) {
+                track.states.push((begun, None));
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use cloakroom::{
-    Access, Answer, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp, When, Work,
+    Access, Answer, Durability, Error, Lifetime, LogStore, OwnerKey, SessionKey, SessionStore, Timestamp,
+    When, Whose, Work,
 };
 use rand::RngExt;
 
@@ -51,6 +52,10 @@ impl Life {
             }
             Op::Delete { name } => self.delete(self.names[name], durability),
             Op::Rotate { name } => self.rotate(name, durability),
+            Op::Bind { name, owner } => self.bind(self.names[name], owner_of(owner), durability),
+            Op::Revoke { owner, spared } => {
+                self.revoke(owner_of(owner), spared.map(|name| self.names[name]), durability)
+            }
             Op::Flush => self.flush(),
             Op::Advance { by } => {
                 self.clock.advance(by);
@@ -114,10 +119,11 @@ impl Life {
         let payload = self.payload(len);
         let live = self.model.live(key, now).cloned();
         let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
+        let owner = live.as_ref().and_then(|session| session.owner);
         let new = |created_at, lifetime: &Lifetime| {
             let (payload, version) = (payload.clone(), None);
             let (idle, absolute_at, expires_at, exact) = (None, Timestamp::MAX, Timestamp::MAX, false);
-            Session { payload, version, created_at, idle, absolute_at, expires_at, exact }
+            Session { payload, version, created_at, idle, absolute_at, expires_at, exact, owner }
                 .with_lifetime(lifetime, now)
         };
         let written = match (&when, live) {
@@ -232,6 +238,47 @@ impl Life {
         self.check(old) && self.check(new)
     }
 
+    fn bind(&mut self, key: SessionKey, owner: Option<OwnerKey>, durability: Durability) -> bool {
+        let now = self.now();
+        let live = self.model.live(key, now).cloned();
+        let op = self.model.begin();
+        if let Some(session) = &live {
+            self.model.stage(Some(key), Some(Session { version: None, owner, ..session.clone() }));
+        }
+        let answer = self.ask(durability, |store| store.bind(key, owner));
+        match self.heard(answer) {
+            Heard::Failed => return self.check(key),
+            Heard::Answer(Ok(is_live)) if is_live == live.is_some() => {}
+            answer @ Heard::Answer(_) => self.wrong("bind", &answer, &live),
+        }
+        if live.is_some() {
+            self.acknowledged(op, durability, now);
+            if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(key, Access::Peek)) {
+                self.model.learn_version(key, stored.version);
+            }
+        }
+        self.check(key)
+    }
+
+    fn revoke(
+        &mut self,
+        owner: Option<OwnerKey>,
+        spared: Option<SessionKey>,
+        durability: Durability,
+    ) -> bool {
+        let now = self.now();
+        let op = self.model.begin();
+        self.model.revoke(owner, spared);
+        let answer =
+            self.ask(durability, |store| store.revoke(owner.map_or(Whose::Everybody, Whose::Owner), spared));
+        match self.heard(answer) {
+            Heard::Failed => {}
+            Heard::Answer(Ok(())) => self.acknowledged(op, durability, now),
+            answer @ Heard::Answer(_) => self.wrong("revoke", &answer, &()),
+        }
+        self.names.clone().into_iter().all(|key| self.check(key))
+    }
+
     fn flush(&mut self) -> bool {
         let op = self.model.begin();
         let answer = self.ask(Durability::Sync, SessionStore::flush);
@@ -319,4 +366,9 @@ impl Life {
     fn wrong(&self, what: &str, answer: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug) {
         panic!("{what} gave {answer:?}, not as {expected:?}\n{}", self.trace());
     }
+}
+
+/// The owner of a number; 0 is nobody, or everybody.
+fn owner_of(number: u8) -> Option<OwnerKey> {
+    (number > 0).then(|| OwnerKey::of(&[number]))
 }

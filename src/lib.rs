@@ -32,22 +32,9 @@
 //! | [`Durability::Interval`] | kept | kept if older than the interval | kept |
 //! | [`Durability::Buffered`] | what was written before the last moments | the same, synced within about a second | kept |
 //!
-//! By default create, put and touch are `Interval(100 ms)`, delete and rotate are `Sync`: a logout is never undone.
-//!
-//! | event | what happens | what to do |
-//! |---|---|---|
-//! | a write or sync of the log fails | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], later writes [`Error::Poisoned`], reads go on | mend the disk, open again |
-//! | the disk is full | writes get [`Error::DiskFull`] before anything happens; deletes and rotations go on (a sixteenth of a segment is theirs, more once compaction has made room); a reserve as long as a segment lets compaction give space back as sessions end; the store opens | free space; nothing else |
-//! | the folder is renamed, deleted or takes no changes any more | writes get [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; reads go on | put it right, open again |
-//! | a thread of the store panics | the store is poisoned, as by a failed write; a read that panics gets [`Error::Io`] and nothing else happens | report it, open again |
-//! | the log ends in a torn write | the end is cut, kept in a `torn-*` file, and reported by [`LogStore::recovery`] | nothing |
-//! | bytes that were durable are damaged | [`OpenError::Damaged`] names file and offset, the files stay as they are; met later, [`Error::Corrupt`] for that session alone | restore the folder from a copy; or [`LogStore::salvage`], which keeps the sessions that are certain and signs everybody else out |
-//! | a store is damaged, and the server should go on meanwhile | [`LogStore::open_read_only`] serves the sessions that are certain; writes get [`Error::ReadOnly`]; no file is changed | [`LogStore::verify`] lists all damage |
-//! | the damage is behind the last sync that the log knows of | it cannot be told from a torn write: cut, kept, reported | nothing |
-//! | the manifest is damaged | what is certain by the one before it and the segments written since; nothing, if that is gone too | the same |
-//! | a salvage is cut short | the folder is still refused, or it is repaired | salvage again |
-//! | the wall clock steps back | nothing while the store runs; at a restart the store's time goes on from the last one it wrote down | nothing |
-//! | a memory map meets a device error | the process is killed (SIGBUS), as with any map | [`ReadMode::Pread`] where that cannot be had |
+//! By default create, put and touch are `Interval(100 ms)`; delete, rotate and revoke are `Sync`: a logout is never undone. The page
+//! [`what_survives_what`] says the same of every other event: a failing or full disk, damage, clocks that step, panics; what is kept, what is
+//! told, what to do.
 //!
 //! # Reads, writes, and futures that are dropped
 //!
@@ -88,6 +75,7 @@ mod session;
 mod store;
 mod sync;
 mod version;
+pub mod what_survives_what;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};

@@ -61,14 +61,14 @@ FAULTS = [
         "src/log/staging.rs",
         "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..))",
         "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..0))",
-        "failures",
+        "failing_call_among_threads_ends_as_documented",
     ),
     Fault(
         "a segment counts as left while its end is not durable",
         "src/log/stream.rs",
         "partition(|s| s.id() < durable.segment)",
         "partition(|s| s.id() <= durable.segment || durable.segment <= s.id())",
-        "power_loss",
+        "power_loss_among_threads_leaves_what_was_acknowledged",
     ),
     # Segments and manifest.
     Fault(
@@ -83,21 +83,21 @@ FAULTS = [
         "src/engine/catalog.rs",
         "    disk.sync_folder().map_err(Unchanged::Unknown)\n",
         "    Ok(())\n",
-        "power_loss",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     Fault(
         "the new manifest is renamed before it is synced",
         "src/engine/catalog.rs",
         "    let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {",
         "    let written = match write_new(disk, MANIFEST_NEW, &bytes, false) {",
-        "power_loss",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     Fault(
         "a segment takes groups before its listing is durable",
         "src/engine/keeper.rs",
         "        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
         "        if let Some(spare) = &spare {\n            self.table.put(spare);\n            self.log.give_spare(Arc::clone(spare));\n        }\n        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
-        "power_loss",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     # Recovery.
     Fault(
@@ -157,21 +157,21 @@ FAULTS = [
         "src/engine/compact/run.rs",
         "            && rotated.hides_until > now\n",
         "            && rotated.hides_until < now\n",
-        "compaction",
+        "background_work_ends_and_leaves_no_more_on_disk_than_allowed",
     ),
     Fault(
         "a segment that holds only touches is unlinked",
         "src/engine/compact/run.rs",
         "                if entry.as_ref().is_some_and(newest) {",
         "                if entry.as_ref().is_some_and(newest) && now == Timestamp::default() {",
-        "compaction",
+        "touch_whose_segment_holds_nothing_else_is_kept",
     ),
     Fault(
         "a touch is not counted as live",
         "src/index/usage.rs",
         "        if let Some(segment) = entry.touched_in {\n            self.add(segment, u64::from(RECORD_HEADER_BYTES));\n        }\n",
         "",
-        "index",
+        "no_dead_record_is_missed_and_nobody_who_ended_comes_back_later",
         tuple(LIB),
     ),
     Fault(
@@ -186,7 +186,7 @@ FAULTS = [
         "src/index/shard.rs",
         "            let same = entry.address == read.address;\n",
         "            let same = entry.address != to;\n",
-        "index",
+        "no_dead_record_is_missed_and_nobody_who_ended_comes_back_later",
         tuple(LIB),
     ),
     Fault(
@@ -202,7 +202,7 @@ FAULTS = [
         "src/engine/compact/run.rs",
         "        if !self.list_copies(victims, &copies)? {",
         "        for id in victims {\n            drop(self.disk.remove(&segment_name(*id)));\n        }\n        if !self.list_copies(victims, &copies)? {",
-        "power_loss",
+        "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     # Expiry and time.
     Fault(
@@ -210,14 +210,14 @@ FAULTS = [
         "src/index/shard.rs",
         "                Some(Outlived { key, until }) if until > now => {",
         "                Some(Outlived { key, until }) if until > now && until < now => {",
-        "shortened",
+        "shortened_session_that_expired_does_not_come_back",
     ),
     Fault(
         "a tombstone hides only what the newest deadline says",
         "src/index/shard.rs",
         "        self.slab.slot(number).expires_at().max(outlived)\n",
         "        self.slab.slot(number).expires_at().max(outlived.min(Timestamp::default()))\n",
-        "index",
+        "no_dead_record_is_missed_and_nobody_who_ended_comes_back_later",
         tuple(LIB),
     ),
     Fault(
@@ -225,7 +225,7 @@ FAULTS = [
         "src/clock.rs",
         "start: wall.max(mark),",
         "start: if wall > Timestamp::default() { wall } else { mark },",
-        "wall",
+        "expired_session_stays_gone_when_the_wall_steps_back_though_the_segment_is_full",
     ),
     Fault(
         "the time at which sessions ended is not written down",
@@ -239,7 +239,7 @@ FAULTS = [
         "src/engine/keeper.rs",
         "        if !self.clock.is_doubtful() {\n            self.expire();",
         "        if !self.clock.is_doubtful() || self.clock.is_doubtful() {\n            self.expire();",
-        "doubt",
+        "wild_step_forward_that_is_withdrawn_gives_back_what_only_it_had",
     ),
     # Owners.
     Fault(
@@ -261,14 +261,14 @@ FAULTS = [
         "src/index/mod.rs",
         "        self.found.filter(|entry| entry.deadlines.is_live(now) && !self.is_revoked)",
         "        self.found.filter(|entry| entry.deadlines.is_live(now) && (!self.is_revoked || self.owner.is_some()))",
-        "owners",
+        "late_save_does_not_slip_past_a_revocation_that_is_not_swept_yet",
     ),
     Fault(
         "a save lets a revocation come between its look and its record",
         "src/index/mod.rs",
         "        Standing { found, owner: shard.owner(key), is_revoked, revocations: Some(revocations) }",
         "        drop(revocations);\n        Standing { found, owner: shard.owner(key), is_revoked, revocations: None }",
-        "models::owners",
+        "nobody_slips_past_a_revocation_whatever_is_in_flight",
         tuple(MODELS),
     ),
     Fault(
@@ -276,7 +276,7 @@ FAULTS = [
         "src/log/stream.rs",
         "        let wake = was_empty || (!was_urgent && staging.is_urgent());",
         "        let wake = was_empty && !was_urgent && staging.is_urgent() && left > 0;",
-        "models::stream",
+        "everybody_is_answered_once_and_what_was_acknowledged_is_kept",
         tuple(MODELS),
     ),
     # Repairs and the list.
@@ -285,20 +285,20 @@ FAULTS = [
         "src/engine/catalog.rs",
         "        replace(&*self.disk, &list.manifest, &next)?;",
         "        list.manifest.next_segment = list.next_segment;\n        replace(&*self.disk, &list.manifest, &next)?;",
-        "corruption::lost_list",
+        "records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left",
     ),
     Fault(
         "a repair keeps who may have been signed out in what is lost",
         "src/index/replay.rs",
         "            if self.newest[number as usize] <= seq {",
         "            if self.newest[number as usize] <= seq.min(Seq(0)) {",
-        "corruption::kept",
+        "damage_in_the_last_record_costs_everybody_whom_it_may_have_ended",
     ),
     Fault(
         "a revocation is remembered for a moment only",
         "src/index/revocations.rs",
         "            self.promised_ms.fetch_max(step_ms, Ordering::Relaxed);",
         "            self.promised_ms.fetch_max(step_ms.min(1), Ordering::Relaxed);",
-        "owners",
+        "revocation_outlives_the_compaction_of_its_segment_and_goes_when_it_ends_nothing_more",
     ),
 ]

@@ -48,7 +48,9 @@ impl Engine {
             return false;
         }
         let left_behind = std::mem::take(&mut *self.left_behind.lock());
-        left_behind.into_iter().for_each(|id| self.remove_file(id));
+        for id in left_behind {
+            self.remove_file(id);
+        }
         let victims = choose(&self.usage(), self.options.segment_bytes.into(), self.log.is_pressed());
         if victims.is_empty() {
             self.unread.lock().clear();
@@ -94,7 +96,9 @@ impl Engine {
             return listed;
         }
         self.table.remove(&made);
-        made.into_iter().for_each(|id| self.remove_file(id));
+        for id in made {
+            self.remove_file(id);
+        }
         listed
     }
 

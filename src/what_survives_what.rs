@@ -1,0 +1,66 @@
+//! What survives what: each thing that can happen, what is kept of it at each [`Durability`], what is told, and what to do.
+//!
+//! A page to read; there is nothing to call here. A write is *acknowledged* when its future is ready.
+//!
+//! # By durability
+//!
+//! | acknowledged at | process killed | power lost, kernel crashed | a write or sync of the log failed | clean close |
+//! |---|---|---|---|---|
+//! | [`Durability::Sync`] | kept | kept | kept | kept |
+//! | [`Durability::Interval(d)`](Durability::Interval) | kept | kept once older than `d` | kept once older than `d` when it failed | kept |
+//! | [`Durability::Buffered`] | kept but for the last moments (some 10 ms) | kept but for about the last second | the same | kept |
+//!
+//! What is lost is always an end of the log: if a write is there, so is every write that was acknowledged before it at any durability, to this
+//! session or another. A rotation, and a revocation of however many sessions, is there as a whole or not at all. A write whose future was
+//! dropped, or that got [`Error::DurabilityUnknown`], may be there or not; once a later open has found it, it stays.
+//!
+//! By default create, put and touch are `Interval(100 ms)`; delete, rotate and revoke are `Sync`, so that a power cut never undoes a logout.
+//!
+//! The same holds for time. A session is never revived because a clock went back: what had expired when the store last wrote down the time
+//! (with every group, in a store at rest within a second, at a close) has expired at the next open too.
+//!
+//! # By event
+//!
+//! | event | what is kept | what is told | what to do |
+//! |---|---|---|---|
+//! | the process is killed, at any moment | the table above | the next open reads the end of the log and writes it again; a write that was cut in its midst counts in [`Recovery::torn_bytes`] | nothing |
+//! | power is lost, at any moment, during an open too | the table above | as above; the bytes cut off stay in `torn-*` files, the last four of them | nothing |
+//! | a write or a sync of the log fails | the table above; reads go on, of what is staged too | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], who comes later [`Error::Poisoned`]; a close says so as well | mend the disk, open again |
+//! | a read fails | everything | [`Error::Io`] to this read alone; a compaction that meets it leaves the segment alone and tries again later | mend the disk |
+//! | a device error under a memory map | as for a killed process | the kernel kills the process (SIGBUS), as with any map | open with [`ReadMode::Pread`], which maps nothing |
+//! | the disk is full | everything; deletes, rotations and revocations go on until a sixteenth of a segment is used up by them; sessions end and their space is given back, for which a reserve of one segment is kept; the store opens | [`Error::DiskFull`] before anything happens | free space; nothing else |
+//! | there are no descriptors left | everything; reads go on, writes until the segment is full | [`Error::Io`] | raise the limit: a store holds one descriptor a segment and a few more |
+//! | the folder is renamed, deleted, or takes no changes any more | what is synced, where it went; reads go on | [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; a folder that was put in its place is left alone | put it right, open again |
+//! | the first open of a folder is cut short | nothing was there | the next open makes the store | nothing |
+//! | a thread of the store panics | as for a failed write; a read that panics harms nothing else | as for a failed write; [`Error::Io`] to that read | report it, open again |
+//! | two processes want one folder | the first has it | [`OpenError::Locked`] names it | [`LogStore::open_wait`] |
+//!
+//! # By damage
+//!
+//! Every byte is checked on the read that serves it, so damage is told and never served.
+//!
+//! | damage | what is kept | what is told | what to do |
+//! |---|---|---|---|
+//! | of bytes that are known to have been on the device | all files, as they were | [`OpenError::Damaged`] with folder, file and offset; met later, [`Error::Corrupt`] for that session alone | restore a copy of the folder, or [`LogStore::salvage`] |
+//! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
+//! | of the manifest | what is certain by the one before it, `MANIFEST.old`, and the segments written since | [`OpenError::Damaged`] | as above |
+//! | a segment is missing, cut short, or another store's | as for damage of all of it | [`OpenError::Damaged`] | as above |
+//! | of `MANIFEST.old`, of `torn-*` and `quarantine-*` files, of files that no list names | everything | nothing: no open reads them | nothing |
+//!
+//! [`LogStore::verify`] reads everything and lists every damaged place. [`LogStore::open_read_only`] serves meanwhile what is certain and changes no
+//! file. [`LogStore::salvage`] keeps what is certain and moves the rest aside. *Certain* fails closed: a session is dropped as soon as a record
+//! that is missing may have ended or replaced it, so **nobody is logged back in by a repair**. A salvage that is cut short leaves a
+//! folder that is refused, as before, or repaired.
+//!
+//! # By clock
+//!
+//! | event | what happens |
+//! |---|---|
+//! | the wall clock steps, back or forward, while the store runs | nothing: a running store goes by a clock that never steps and counts suspended time |
+//! | the machine is suspended | sessions end at their instant all the same |
+//! | the wall clock is behind when the store opens | the store's time goes on from the last one that was written down; no session comes back, and none ends early: all live longer by as much as the clock is behind |
+//! | it is more than a day ahead of the last time written down | sessions past their deadline are absent, and for an hour nothing is removed and no time written down: if the clock is set right within that hour and the store opened again, they are back. This is the only way in which a session comes back |
+//! | it is ahead by less, or for longer than an hour | what ends by it has ended |
+
+#[expect(unused_imports, reason = "the page names them")]
+use crate::{Durability, Error, LogStore, OpenError, ReadMode, Recovery};

@@ -7,7 +7,7 @@
 //! | acknowledged at | process killed | power lost, kernel crashed | a write or sync of the log failed | clean close |
 //! |---|---|---|---|---|
 //! | [`Durability::Sync`] | kept | kept | kept | kept |
-//! | [`Durability::Interval(d)`](Durability::Interval) | kept | kept once older than `d` | kept once older than `d` when it failed | kept |
+//! | [`Durability::Interval(d)`](crate::Durability::Interval) | kept | kept once older than `d` | kept once older than `d` when it failed | kept |
 //! | [`Durability::Buffered`] | kept but for the last moments (some 10 ms) | kept but for about the last second | the same | kept |
 //!
 //! What is lost is always an end of the log: if a write is there, so is every write that was acknowledged before it at any durability, to this
@@ -61,6 +61,20 @@
 //! | the wall clock is behind when the store opens | the store's time goes on from the last one that was written down; no session comes back, and none ends early: all live longer by as much as the clock is behind |
 //! | it is more than a day ahead of the last time written down | sessions past their deadline are absent, and for an hour nothing is removed and no time written down: if the clock is set right within that hour and the store opened again, they are back. This is the only way in which a session comes back |
 //! | it is ahead by less, or for longer than an hour | what ends by it has ended |
-
-#[expect(unused_imports, reason = "the page names them")]
-use crate::{Durability, Error, LogStore, OpenError, ReadMode, Recovery};
+//!
+//! [`Durability`]: crate::Durability
+//! [`Durability::Buffered`]: crate::Durability::Buffered
+//! [`Durability::Sync`]: crate::Durability::Sync
+//! [`Error::Corrupt`]: crate::Error::Corrupt
+//! [`Error::DiskFull`]: crate::Error::DiskFull
+//! [`Error::DurabilityUnknown`]: crate::Error::DurabilityUnknown
+//! [`Error::Io`]: crate::Error::Io
+//! [`Error::Poisoned`]: crate::Error::Poisoned
+//! [`LogStore::open_read_only`]: crate::LogStore::open_read_only
+//! [`LogStore::open_wait`]: crate::LogStore::open_wait
+//! [`LogStore::salvage`]: crate::LogStore::salvage
+//! [`LogStore::verify`]: crate::LogStore::verify
+//! [`OpenError::Damaged`]: crate::OpenError::Damaged
+//! [`OpenError::Locked`]: crate::OpenError::Locked
+//! [`ReadMode::Pread`]: crate::ReadMode::Pread
+//! [`Recovery::torn_bytes`]: crate::Recovery::torn_bytes

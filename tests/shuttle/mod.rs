@@ -118,3 +118,8 @@ fn after_kill(disk: &SimDisk, options: &Options) -> LogStore {
     copy.kill();
     LogStore::open_by_hand(Arc::new(copy), options.clone()).unwrap()
 }
+
+/// Whether a sync has failed: what it dropped the kernel may let go of, so that also a killed process may lose it.
+fn sync_failed(disk: &SimDisk) -> bool {
+    disk.trace().iter().any(|call| call.contains("Sync") && call.contains("-> E"))
+}

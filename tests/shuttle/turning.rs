@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{after_kill, after_power_loss, below, explore, hour, key, linger, options};
+use super::{after_kill, after_power_loss, below, explore, hour, key, linger, options, sync_failed};
 use crate::disk::sim::{Call, Fault, SimDisk};
 use crate::sync::scheduled::timers;
 use crate::{Access, Durability, Error, LogStore, Options, SessionStore as _};
@@ -61,7 +61,13 @@ fn writer(store: &LogStore, disk: &SimDisk, options: &Options, number: u32, may_
     }
     match durability {
         Durability::Sync if below(4) == 0 => check(&after_power_loss(disk, options), &ends),
-        Durability::Interval(_) if below(4) == 0 => check(&after_kill(disk, options), &ends),
+        Durability::Interval(_) if below(4) == 0 => {
+            let killed = after_kill(disk, options);
+            // Asked behind the copy, since one may fail meanwhile.
+            if !sync_failed(disk) {
+                check(&killed, &ends);
+            }
+        }
         _ => {}
     }
     ends

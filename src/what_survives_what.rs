@@ -14,7 +14,8 @@
 //! session or another. A rotation, and a revocation of however many sessions, is there as a whole or not at all. A write whose future was
 //! dropped, or that got [`Error::DurabilityUnknown`], may be there or not; once a later open has found it, it stays.
 //!
-//! By default create, put and touch are `Interval(100 ms)`; delete, rotate and revoke are `Sync`, so that a power cut never undoes a logout.
+//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, bind and revoke are `Sync`, so that a power cut never undoes a logout, nor makes
+//! a later one miss a session.
 //!
 //! The same holds for time. A session is never revived because a clock went back: what had expired when the store last wrote down the time
 //! (with every group, in a store at rest within a second, at a close) has expired at the next open too.
@@ -28,7 +29,7 @@
 //! | a write or a sync of the log fails | the table above; reads go on, of what is staged too | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], who comes later [`Error::Poisoned`]; a close says so as well | mend the disk, open again |
 //! | a read fails | everything | [`Error::Io`] to this read alone; a compaction that meets it leaves the segment alone and tries again later | mend the disk |
 //! | a device error under a memory map | as for a killed process | the kernel kills the process (SIGBUS), as with any map | open with [`ReadMode::Pread`], which maps nothing |
-//! | the disk is full | everything; deletes, rotations and revocations go on until a sixteenth of a segment is used up by them; sessions end and their space is given back, for which a reserve of one segment is kept; the store opens | [`Error::DiskFull`] before anything happens | free space; nothing else |
+//! | the disk is full | everything; deletes, rotations and revocations go on until a sixteenth of a segment is used up by them; the space of sessions that end is given back as their segments are compacted, for which a reserve of one segment is kept: not that of the segment being written, and not where a few dead bytes lie in each of very many segments; the store opens | [`Error::DiskFull`] before anything happens | free space; nothing else |
 //! | there are no descriptors left | everything; reads go on, writes until the segment is full | [`Error::Io`] | raise the limit: a store holds one descriptor a segment and a few more |
 //! | the folder is renamed, deleted, or takes no changes any more | what is synced, where it went; reads go on | [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; a folder that was put in its place is left alone | put it right, open again |
 //! | the first open of a folder is cut short | nothing was there | the next open makes the store | nothing |
@@ -45,7 +46,8 @@
 //! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
 //! | of the manifest | what is certain by the one before it, `MANIFEST.old`, and the segments written since | [`OpenError::Damaged`] | as above |
 //! | a segment is missing, cut short, or another store's | as for damage of all of it | [`OpenError::Damaged`] | as above |
-//! | of `MANIFEST.old`, of `torn-*` and `quarantine-*` files, of files that no list names | everything | nothing: no open reads them | nothing |
+//! | of `MANIFEST.old`, of `torn-*` and `quarantine-*` files | everything | nothing: no open reads them | nothing |
+//! | of a segment that no list names, left by a crash | everything | nothing; where the device cannot read it, [`OpenError::Io`] | [`LogStore::salvage`] moves it aside |
 //!
 //! [`LogStore::verify`] reads everything and lists every damaged place. [`LogStore::open_read_only`] serves meanwhile what is certain and changes no
 //! file. [`LogStore::salvage`] keeps what is certain and moves the rest aside. *Certain* fails closed: a session is dropped as soon as a record
@@ -75,6 +77,7 @@
 //! [`LogStore::salvage`]: crate::LogStore::salvage
 //! [`LogStore::verify`]: crate::LogStore::verify
 //! [`OpenError::Damaged`]: crate::OpenError::Damaged
+//! [`OpenError::Io`]: crate::OpenError::Io
 //! [`OpenError::Locked`]: crate::OpenError::Locked
 //! [`ReadMode::Pread`]: crate::ReadMode::Pread
 //! [`Recovery::torn_bytes`]: crate::Recovery::torn_bytes

@@ -46,7 +46,8 @@ fn mend_all(form: Form, bytes: &mut [u8], at: u32) {
 }
 
 fn check(form: Form, bytes: &[u8], at: u32, bit: usize) {
-    let decoded = bounded(bytes.len(), 16, 4 << 10, || decode(form, bytes, at));
+    // A listed segment takes five bytes in a manifest and forty in memory, and a list that grows is there twice.
+    let decoded = bounded(bytes.len(), 32, 4 << 10, || decode(form, bytes, at));
     let Ok(again) = decoded else { return };
     let whole = &bytes[at as usize..][..again.len()];
     match form {

@@ -27,7 +27,8 @@ use super::{Engine, Opened};
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
 pub(super) const SEQ_GAP: u64 = 1 << 32;
 
-/// A store whose numbers got this far is refused, a long life before they overflow. None gets so far: 2^31 segments are 128 TiB at least.
+/// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
+/// full disk ten times a second.
 const SEGMENT_IDS_MAX: u32 = 1 << 31;
 const SEQ_MAX: u64 = 1 << 62;
 
@@ -119,7 +120,8 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     let engine = begun?;
     *engine.lock.lock() = Some(lock);
     let listed = |id: SegmentId| engine.catalog.read(|m| m.segments.iter().any(|s| s.id == id.0));
-    remove_orphans(&**disk, &list(&**disk)?, |id| listed(id) || engine.reserve.is(id));
+    let left = remove_orphans(&**disk, &list(&**disk)?, |id| listed(id) || engine.reserve.is(id));
+    engine.left_behind.lock().extend(left);
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
 }
@@ -337,8 +339,9 @@ fn begin_stream(
     Ok((reserve, active?))
 }
 
-/// Removes what no list names: leftovers of compactions and of opens that a crash cut short.
-fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) {
+/// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
+fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
+    let mut left = Vec::new();
     let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
     let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();
@@ -346,6 +349,8 @@ fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) 
     for name in orphans.chain(torn.into_iter().take(old)) {
         if let Err(e) = disk.remove(name) {
             tracing::warn!(error = %e, file = %name, "a file that is not needed any more could not be removed");
+            left.extend(segment_id(name));
         }
     }
+    left
 }

@@ -16,6 +16,9 @@
 //!    cannot be made, any segment with a few dead bytes is compacted, not only those that are half dead, and the next segment may be a
 //!    short one: every delete gives back more than it takes, unless its session was smaller than the delete's own record.
 //!
+//! It has limits: a segment of rotations takes up to a third more as a copy, each becoming a put and a tombstone, and may not fit; what lies in the
+//! active segment is not compacted; and deletes spread evenly over very many segments may use up their part before any of these has enough dead.
+//!
 //! An open sets the reserve aside first, and one that cannot begins in the shortest segment: so there is room for the next open too, which
 //! has to write while all that this one has written is still there.
 //!

@@ -52,6 +52,8 @@ enum Newer {
     Nothing,
     Stream(SegmentHeader),
     Doubtful,
+    /// The device cannot read its front.
+    Unread,
     Foreign,
 }
 
@@ -79,6 +81,10 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
             Newer::Nothing => {}
             Newer::Stream(header) => survey.newer.push(header),
             Newer::Doubtful => survey.doubtful.push(*id),
+            Newer::Unread => {
+                survey.damages.add(name, 0, "the device cannot read it");
+                survey.doubtful.push(*id);
+            }
             Newer::Foreign => is_foreign = true,
         }
     }
@@ -152,8 +158,13 @@ fn is_of_another(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<boo
 
 fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> Result<Newer, OpenError> {
     let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
+    let mut is_unread = false;
+    let front = read_file(&*file, SEGMENT_HEADER_BYTES.into(), |_| is_unread = true);
+    let front = front.map_err(OpenError::io(format!("read {name}")))?;
+    if is_unread {
+        return Ok(Newer::Unread);
+    }
     let read = |limit| read_file(&*file, limit, |_| {}).map_err(OpenError::io(format!("read {name}")));
-    let front = read(SEGMENT_HEADER_BYTES.into())?;
     let header = match SegmentHeader::decode(&front) {
         Ok(header) if header.id == id => header,
         Err(Invalid::Unknown(found)) => {
@@ -177,7 +188,7 @@ fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> 
     })
 }
 
-/// What a file holds, up to `limit`; where the device cannot read, zeros that `unread` is told of. It allocates no more than the file is long.
+/// What a file holds, up to `limit`; where the device cannot read, bytes that are nothing, and `unread` is told. It allocates no more than the file is long.
 pub(super) fn read_file(
     file: &dyn DiskFile,
     limit: u64,
@@ -190,7 +201,8 @@ pub(super) fn read_file(
     let mut at = 0;
     for block in bytes.chunks_mut(BLOCK_BYTES) {
         if file.read_at(at as u64, block).is_err() {
-            block.fill(0);
+            // No header and no zeros that were set aside: what is not known is not nothing.
+            block.fill(u8::MAX);
             unread(at);
         }
         at += block.len();

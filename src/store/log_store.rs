@@ -309,7 +309,7 @@ impl SessionStore for LogStore {
     }
 
     fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
-        Pending::new(self.engine().bind(key, owner, self.durability))
+        Pending::new(self.engine().bind(key, owner, self.delete_durability))
     }
 
     fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()> {

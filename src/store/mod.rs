@@ -144,7 +144,8 @@ pub trait SessionStore: Send + Sync + 'static {
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
 
     /// Says whose the session is, or with `None` that it is nobody's: do this when somebody signs in. Says whether it was live. Payload, lifetime
-    /// and key stay; the version changes. [`put`](Self::put), [`rotate`](Self::rotate) and [`upsert`](Self::upsert) of a live session keep the owner.
+    /// and key stay; the version changes. It waits for the durability of a delete, so that a later revocation does not miss a session whose
+    /// binding a power cut took. [`put`](Self::put), [`rotate`](Self::rotate) and [`upsert`](Self::upsert) of a live session keep the owner.
     ///
     /// # Errors
     ///
@@ -167,7 +168,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of a write. A full disk does not stop it.
+    /// Those of a write. A full disk stops it when it would stop a [`delete`](Self::delete).
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore, Whose};

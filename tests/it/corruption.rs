@@ -15,6 +15,7 @@ mod kept;
 mod lost_list;
 mod strikes;
 mod sweep;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

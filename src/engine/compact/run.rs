@@ -4,7 +4,7 @@
 //!
 //! 1. The content a slot points to. Its copy keeps its number, so any later write wins at replay, and carries the slot's deadlines with
 //!    the number of the last record staged when they were read, under the shard's lock: every touch up to then is in them,
-//!    and every later one has a later number.
+//!    and every later one has a later number. A session that was revoked is dead, swept or not.
 //! 2. The touch a slot's deadline came from, if the content lies elsewhere and stays there. Its copy keeps its number.
 //! 3. A tombstone, and the tombstone half of a rotation, until the latest deadline of what it hides. After that instant the
 //!    hidden records are expired for any open: store time never starts before the mark, and the manifest that drops the
@@ -201,10 +201,12 @@ impl Engine {
         match header.kind {
             Kind::Put | Kind::Rotate => {
                 let shard = self.index.lock(&header.key);
-                let Some(entry) = shard.get(&header.key).filter(|entry| entry.address == from) else {
-                    return;
-                };
+                // A copy says that its content was the newest at this moment: not of one that was revoked and is not swept yet.
+                let revocations = self.index.revocations();
+                let standing = |e: &Entry| e.address == from && !shard.is_revoked(&header.key, &revocations);
+                let Some(entry) = shard.get(&header.key).filter(standing) else { return };
                 let deadline_seq = self.log.last_seq();
+                drop(revocations);
                 drop(shard);
                 let body = Body { rotated: None, ..body };
                 let deadlines = entry.deadlines;

@@ -344,6 +344,8 @@ impl Life {
     pub fn check(&self, key: SessionKey) -> bool {
         let expected = self.model.live(key, self.now());
         match drive(self.store(), self.store().get(key, Access::Peek)) {
+            // Whether the operation that met the end was staged or refused, nobody was told.
+            _ if !self.disk.has_power() => false,
             Some(Ok(found)) => {
                 let same = match (&found, expected) {
                     (Some(stored), Some(session)) => session.is(stored),
@@ -351,9 +353,8 @@ impl Life {
                     _ => false,
                 };
                 assert!(same, "read {found:?}\nof {expected:?} at {:?}\n{}", self.now(), self.trace());
-                self.disk.has_power()
+                true
             }
-            _ if !self.disk.has_power() => false,
             // A read that failed says nothing.
             Some(Err(Error::Io { .. })) if self.tolerant => true,
             answer => {

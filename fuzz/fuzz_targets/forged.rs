@@ -77,7 +77,8 @@ fn bases() -> &'static [Base; 2] {
             let names = whole.disk.names().into_iter().filter(|name| name.ends_with(".seg"));
             let segments =
                 names.map(|name| (name.clone(), places(&whole.disk.contents(&name).expect("listed"))));
-            let segments = segments.collect();
+            // In the reserve there is nothing to change.
+            let segments = segments.filter(|(_, places): &(_, Vec<_>)| !places.is_empty()).collect();
             Base { whole, segments }
         })
     })

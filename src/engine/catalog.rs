@@ -74,6 +74,11 @@ impl Catalog {
         id
     }
 
+    /// Whether an id was given in this life or an earlier one, so that no segment to come gets it.
+    pub(crate) fn was_given(&self, id: SegmentId) -> bool {
+        id.0 < self.list.lock().next_segment
+    }
+
     /// Replaces the list, durably. `time` and `next_seq` go with it.
     pub(crate) fn change(
         &self,

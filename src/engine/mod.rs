@@ -97,7 +97,7 @@ pub(crate) struct Engine {
     damaged: Mutex<Vec<SegmentId>>,
     /// Segments that compaction could not read: they are left alone until there is nothing else to compact.
     unread: Mutex<Vec<SegmentId>>,
-    /// Files that no list names and that could not be removed. Their ids are not given again in this life.
+    /// Files that no list names and that could not be removed. Their ids were given, and are not given again in this life.
     left_behind: Mutex<Vec<SegmentId>>,
     /// Sessions ended since the last group said what time it is.
     time_is_due: AtomicBool,

@@ -121,7 +121,8 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     *engine.lock.lock() = Some(lock);
     let listed = |id: SegmentId| engine.catalog.read(|m| m.segments.iter().any(|s| s.id == id.0));
     let left = remove_orphans(&**disk, &list(&**disk)?, |id| listed(id) || engine.reserve.is(id));
-    engine.left_behind.lock().extend(left);
+    // Of the others, whoever gets the id removes the file first; behind that it must not be tried again.
+    engine.left_behind.lock().extend(left.into_iter().filter(|id| engine.catalog.was_given(*id)));
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
 }

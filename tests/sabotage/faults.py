@@ -204,6 +204,13 @@ FAULTS = [
         "        for id in victims {\n            drop(self.disk.remove(&segment_name(*id)));\n        }\n        if !self.list_copies(victims, &copies)? {",
         "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
+    Fault(
+        "a leftover is removed once more when its id is in use",
+        "src/engine/catalog.rs",
+        "        id.0 < self.list.lock().next_segment\n",
+        "        id.0 < self.list.lock().next_segment.max(u32::MAX)\n",
+        "leftover_that_could_not_be_removed_is_left_alone_when_its_id_is_in_use",
+    ),
     # Expiry and time.
     Fault(
         "a session that an older version outlives ends without a tombstone",

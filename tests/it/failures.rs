@@ -252,7 +252,9 @@ fn leftover_that_could_not_be_removed_is_left_alone_when_its_id_is_in_use() {
         for n in 1..120 {
             let created = before.create_as(key(n), vec![n.to_le_bytes()[0]; 3_000].into(), HOUR);
             assert!(std::pin::pin!(created).poll(&mut Context::from_waker(Waker::noop())).is_ready());
-            [Work::Keep, Work::Write, Work::Sync].into_iter().for_each(|work| store.work(work));
+            for work in [Work::Keep, Work::Write, Work::Sync] {
+                store.work(work);
+            }
         }
         for n in (1..60).filter(|n| n % 3 > 0) {
             assert!(drive(&store, store.delete(key(n))).unwrap().unwrap());

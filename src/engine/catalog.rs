@@ -74,6 +74,14 @@ impl Catalog {
         id
     }
 
+    /// Takes back an id that came to nothing, if it was the last: on a full disk there are many tries.
+    pub(crate) fn give_back(&self, id: SegmentId) {
+        let mut list = self.list.lock();
+        if list.next_segment == id.0 + 1 {
+            list.next_segment = id.0;
+        }
+    }
+
     /// Whether an id was given in this life or an earlier one, so that no segment to come gets it.
     pub(crate) fn was_given(&self, id: SegmentId) -> bool {
         id.0 < self.list.lock().next_segment

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
-use crate::log::Segment;
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentKind, segment_name};
+use crate::log::{STREAM_BYTES_MIN, Segment};
 use crate::options::ReadMode;
 use crate::sync::atomic::Ordering;
 use crate::sync::spawn;
@@ -31,7 +31,7 @@ use super::{Engine, Threads};
 const ROUND: Duration = Duration::from_millis(100);
 
 /// How often compaction looks for work when nothing wakes it.
-const COMPACTION_ROUND: Duration = Duration::from_millis(500);
+pub(super) const COMPACTION_ROUND: Duration = Duration::from_millis(500);
 
 /// Threads for cold reads: more than one, so that one slow read does not stop all.
 const READERS: usize = 2;
@@ -134,6 +134,13 @@ impl Engine {
         }
     }
 
+    /// Lets compaction rest, but not on a thread of a caller.
+    pub(super) fn pause_compaction(&self, for_long: Duration) {
+        if self.threads == Threads::Own {
+            self.pause.wait(for_long);
+        }
+    }
+
     /// One round of the keeper.
     fn keep(&self) {
         if self.is_read_only || self.log.poisoned().is_some() {
@@ -155,7 +162,7 @@ impl Engine {
     pub(super) fn provide(&self) {
         let mut to_seal = self.to_seal.lock();
         to_seal.extend(self.log.take_left());
-        let reserve = self.reserve.hold(|| self.catalog.take_id());
+        let reserve = self.reserve.hold(&self.catalog);
         let spare = self.log.needs_spare().and_then(|least| self.make_spare(reserve, least));
         if to_seal.is_empty() && spare.is_none() {
             return;
@@ -200,17 +207,25 @@ impl Engine {
     /// A segment with its space, durable and not listed yet, of `least` bytes or more.
     fn make_spare(&self, reserve: io::Result<()>, least: u32) -> Option<Arc<Segment>> {
         let (store, mapped) = (self.catalog.store(), self.options.read_mode == ReadMode::Mapped);
+        let (id, folder) = (self.catalog.take_id(), &*self.disk);
         // The reserve comes first: what it was lent for must be possible again before there is more to compact.
         let made = reserve.and_then(|()| {
-            let id = self.catalog.take_id();
-            Segment::create_stream(&*self.disk, id, store, self.options.segment_bytes, least, mapped)
+            Segment::create_stream(folder, id, store, self.options.segment_bytes, least, mapped)
         });
+        let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+        let made = match made {
+            Err(e) if is_full(&e) && self.only_active_is_worth_it() && self.reserve.spare_some() => {
+                Segment::create(folder, id, SegmentKind::Stream, store, STREAM_BYTES_MIN, mapped)
+            }
+            made => made,
+        };
         match made {
             Ok(spare) => match self.disk.sync_folder() {
                 Ok(()) => return Some(spare),
                 Err(e) => self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new()),
             },
             Err(e) => {
+                self.catalog.give_back(id);
                 tracing::warn!(error = %e, "the next log segment could not be made; it is tried again");
                 self.log.no_spare(e);
                 self.compactor.raise();

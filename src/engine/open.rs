@@ -103,19 +103,21 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
         (Threads::Own, ReadMode::Mapped) => cores().min(OPEN_THREADS_MAX),
         (Threads::Own, ReadMode::Pread) => cores().min(2),
     };
-    let attempt = |frugal| {
+    let attempt = |thrift| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
         let found = recover(&**disk, options, &catalog, workers)?;
         refuse_used_up(manifest.next_segment, found.next_seq)?;
-        start(Arc::clone(disk), options.clone(), threads, catalog, found, started, frugal)
+        start(Arc::clone(disk), options.clone(), threads, catalog, found, started, thrift)
     };
-    let mut begun = attempt(false);
-    if let Err(OpenError::Io { source, .. }) = &begun
-        && source.kind() == io::ErrorKind::StorageFull
-    {
-        // All that is listed was read and is whole: what is not listed is in the way.
-        remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
-        begun = attempt(true);
+    let mut begun = attempt(Thrift::None);
+    for thrift in [Thrift::ShortSegment, Thrift::NoReserve] {
+        if let Err(OpenError::Io { source, .. }) = &begun
+            && source.kind() == io::ErrorKind::StorageFull
+        {
+            // All that is listed was read and is whole: what is not listed is in the way.
+            remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
+            begun = attempt(thrift);
+        }
     }
     let engine = begun?;
     *engine.lock.lock() = Some(lock);
@@ -263,8 +265,17 @@ fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
     Err(OpenError::damaged(MANIFEST, 0, format!("{next} would be next, and no store gets so far")))
 }
 
-/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's. A `frugal` one makes do with the room
-/// there is.
+/// What an open does without on a disk that is nearly full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thrift {
+    None,
+    /// The stream goes on in the shortest segment.
+    ShortSegment,
+    /// And the reserve is set aside later, out of the next room there is.
+    NoReserve,
+}
+
+/// Makes the segment that the stream goes on in, and the manifest by which the folder is this store's.
 fn start(
     disk: Arc<dyn Disk>,
     options: Options,
@@ -272,12 +283,12 @@ fn start(
     catalog: Catalog,
     found: Recovered,
     started: Duration,
-    frugal: bool,
+    thrift: Thrift,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
     let doubted = catalog.read(Manifest::doubted);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, doubted));
-    let (reserve, active) = begin_stream(&disk, &options, &catalog, frugal).map_err(write)?;
+    let (reserve, active) = begin_stream(&disk, &options, &catalog, thrift).map_err(write)?;
     disk.sync_folder().map_err(write)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
@@ -316,28 +327,21 @@ fn start(
     Ok(engine)
 }
 
-/// Sets the reserve aside, and makes the segment that the stream goes on in; neither is listed. A `frugal` one makes do with the room there is.
+/// Sets the reserve aside, and makes the segment that the stream goes on in; neither is listed.
 fn begin_stream(
     disk: &Arc<dyn Disk>,
     options: &Options,
     catalog: &Catalog,
-    frugal: bool,
+    thrift: Thrift,
 ) -> io::Result<(Reserve, Arc<Segment>)> {
-    let (id, reserve_id, store) = (catalog.take_id(), catalog.take_id(), catalog.store());
-    let mapped = options.read_mode == ReadMode::Mapped;
-    let create = |bytes| Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped);
+    let (id, store) = (catalog.take_id(), catalog.store());
     let reserve = Reserve::missing(Arc::clone(disk), options.segment_bytes);
-    let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
-    let made = reserve.hold(|| reserve_id).and_then(|()| create(options.segment_bytes));
-    let active = match made {
-        Err(e) if frugal && is_full(&e) => create(STREAM_BYTES_MIN).or_else(|e| {
-            // Without a reserve at first: that takes the next room there is.
-            reserve.remove();
-            if is_full(&e) { create(STREAM_BYTES_MIN) } else { Err(e) }
-        }),
-        made => made,
-    };
-    Ok((reserve, active?))
+    if thrift != Thrift::NoReserve {
+        reserve.hold(catalog)?;
+    }
+    let bytes = if thrift == Thrift::None { options.segment_bytes } else { STREAM_BYTES_MIN };
+    let mapped = options.read_mode == ReadMode::Mapped;
+    Ok((reserve, Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped)?))
 }
 
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.

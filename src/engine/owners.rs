@@ -17,7 +17,7 @@
 
 use crate::contract::Whose;
 use crate::error::Error;
-use crate::format::{Body, Kind, ROTATE_BYTES, RecordHeader, Rotated};
+use crate::format::{Body, Kind, RECORD_HEADER_BYTES, RecordHeader, Rotated};
 use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::index::{Entry, Index, Revocation};
 use crate::log::Refused;
@@ -90,7 +90,8 @@ impl Engine {
                 let staged = self.log.stage(&mut header, &body, durability, room)?;
                 drop(revocations);
                 old.remove(&old_key);
-                old.add_tombstone(staged.address.segment, hides_until, ROTATE_BYTES);
+                // A copy makes it a record of its own: that much room it needs.
+                old.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
                 let (address, version) = (staged.address, staged.seq);
                 let moved = Entry { address, rotated: true, version, touched_in: None, ..entry };
                 let moved = Entry { owned: owner.is_some(), ..moved };

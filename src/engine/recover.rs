@@ -24,9 +24,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::{
-    Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, ROTATE_BYTES, SEGMENT_HEADER_BYTES, Seal,
-};
+use crate::format::{Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seal};
 use crate::format::{RecordHeader, segment_name};
 use crate::id::{Address, Position, SegmentId, Seq};
 use crate::index::{Entry, Replay, Revocation};
@@ -284,7 +282,7 @@ pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, mov
         }
     }
     if let Some(rotated) = &placed.body.rotated {
-        replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, ROTATE_BYTES);
+        replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, RECORD_HEADER_BYTES);
     }
 }
 

@@ -41,9 +41,12 @@ impl CopyWriter {
         mapped: bool,
         time: Timestamp,
     ) -> io::Result<Self> {
-        let segment = Segment::create(disk, id, SegmentKind::Copy, store, capacity, mapped)?;
-        let group = vec![0; GROUP_HEADER_BYTES as usize];
-        Ok(Self { segment, time, group, records: 0 })
+        Ok(Self::begin(Segment::create(disk, id, SegmentKind::Copy, store, capacity, mapped)?, time))
+    }
+
+    /// Begins in a copy segment that holds nothing yet.
+    pub(crate) fn begin(segment: Arc<Segment>, time: Timestamp) -> Self {
+        Self { segment, time, group: vec![0; GROUP_HEADER_BYTES as usize], records: 0 }
     }
 
     pub(crate) fn has_room(&self, len: u32) -> bool {

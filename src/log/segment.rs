@@ -48,15 +48,25 @@ impl Segment {
             Err(e) => return Err(e),
         }
         let file = disk.create(&name, capacity.into())?;
-        let written = random_salt(disk).and_then(|salt| {
-            let header = SegmentHeader { kind, store, id, salt };
-            let crc = Self::start(&*file, &header)?;
-            let map = if mapped { file.map()? } else { None };
-            Ok((header, crc, map))
-        });
-        let (header, crc, map) = written.inspect_err(|_| drop(disk.remove(&name)))?;
+        Self::create_in(disk, file, id, kind, store, capacity, mapped)
+            .inspect_err(|_| drop(disk.remove(&name)))
+    }
+
+    /// The same in a file that is there, has room for `capacity` bytes and was never written.
+    pub(crate) fn create_in(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        id: SegmentId,
+        kind: SegmentKind,
+        store: [u8; 16],
+        capacity: u32,
+        mapped: bool,
+    ) -> io::Result<Arc<Self>> {
+        let header = SegmentHeader { kind, store, id, salt: random_salt(disk)? };
+        let crc = Mutex::new(Self::start(&*file, &header)?);
+        let map = if mapped { file.map()? } else { None };
         let written = AtomicU32::new(SEGMENT_HEADER_BYTES);
-        Ok(Arc::new(Self { header, file, map, capacity, written, crc: Mutex::new(crc) }))
+        Ok(Arc::new(Self { header, file, map, capacity, written, crc }))
     }
 
     /// Makes a segment for the stream, of `capacity` bytes; a shorter one, but of `least` bytes, where the disk has no room for that.

@@ -193,8 +193,10 @@ fn flushes_of_an_idle_store_take_no_more_space_than_a_segment() {
         drive(&store, store.flush()).unwrap().unwrap();
     }
     assert!(life.disk.used_bytes() <= 3 * u64::from(SEGMENT_BYTES), "{} bytes", life.disk.used_bytes());
+    // The reserve is a segment and a margin.
+    let most = SEGMENT_BYTES as usize + (8 << 10);
     for name in life.disk.names() {
-        assert!(life.disk.contents(&name).unwrap().len() <= SEGMENT_BYTES as usize, "{name} grew");
+        assert!(life.disk.contents(&name).unwrap().len() <= most, "{name} grew");
     }
     create(&store, 2).unwrap();
     drive(&store, store.flush()).unwrap().unwrap();

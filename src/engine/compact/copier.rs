@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Threads};
-use crate::format::{Body, RecordHeader};
+use crate::engine::Engine;
+use crate::format::{Body, RecordHeader, SegmentKind};
 use crate::id::{Address, SegmentId};
 use crate::index::Entry;
 use crate::log::{CopyWriter, Segment, copy_bytes};
@@ -61,8 +61,8 @@ pub(super) struct Copier<'a> {
     engine: &'a Engine,
     /// What is still to come, about, which may all be of one class.
     expected_bytes: u64,
-    /// All go into one segment: space is set aside for one only.
-    together: bool,
+    /// All go into one segment, which is the reserve.
+    on_reserve: bool,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
     /// Every segment that was begun, for who cleans up.
     made: &'a mut Vec<SegmentId>,
@@ -72,12 +72,12 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(engine: &'a Engine, together: bool, made: &'a mut Vec<SegmentId>) -> Self {
+    pub(super) fn new(engine: &'a Engine, on_reserve: bool, made: &'a mut Vec<SegmentId>) -> Self {
         let (full, moved) = (Vec::new(), Vec::new());
         Self {
             engine,
             expected_bytes: 0,
-            together,
+            on_reserve,
             classes: Default::default(),
             made,
             full,
@@ -94,7 +94,7 @@ impl<'a> Copier<'a> {
     pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
         let Survivor { header, body, from, what } = *survivor;
         let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
-        let class = CLASSES.iter().position(|end| left <= *end && !self.together).unwrap_or(CLASSES.len());
+        let class = CLASSES.iter().position(|end| left <= *end && !self.on_reserve).unwrap_or(CLASSES.len());
         let mut writer = match self.classes[class].take() {
             Some(writer) if writer.has_room(header.len()) => writer,
             Some(full) => {
@@ -124,11 +124,18 @@ impl<'a> Copier<'a> {
     }
 
     fn begin(&mut self) -> io::Result<CopyWriter> {
-        let Engine { disk, options, catalog, clock, .. } = self.engine;
+        let Engine { disk, options, catalog, clock, reserve, .. } = self.engine;
         let capacity =
             u32::try_from(copy_bytes(self.expected_bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
-        let (id, store) = (catalog.take_id(), catalog.store());
-        let mapped = options.read_mode == ReadMode::Mapped;
+        let (store, mapped) = (catalog.store(), options.read_mode == ReadMode::Mapped);
+        if self.on_reserve
+            && let Some((id, file, capacity)) = reserve.lend()
+        {
+            self.made.push(id);
+            let segment = Segment::create_in(&**disk, file, id, SegmentKind::Copy, store, capacity, mapped)?;
+            return Ok(CopyWriter::begin(segment, clock.mark()));
+        }
+        let id = catalog.take_id();
         self.made.push(id);
         CopyWriter::create(&**disk, id, store, capacity, mapped, clock.mark())
     }
@@ -136,11 +143,9 @@ impl<'a> Copier<'a> {
     /// Waits as long as `bytes` may take.
     fn pause(&self, bytes: u64) -> Pace {
         let engine = self.engine;
-        if engine.threads == Threads::Own {
-            let per_second = u128::from(engine.options.compaction_bytes_per_second);
-            let nanos = u128::from(bytes) * 1_000_000_000 / per_second;
-            engine.pause.wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
-        }
+        let per_second = u128::from(engine.options.compaction_bytes_per_second);
+        let nanos = u128::from(bytes) * 1_000_000_000 / per_second;
+        engine.pause_compaction(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
         if engine.stopping.load(Ordering::Acquire) { Pace::Stop } else { Pace::Go }
     }
 }

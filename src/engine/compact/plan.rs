@@ -18,9 +18,11 @@ pub(super) struct Usage {
 /// is smaller and none is copied for ever.
 const DEAD_BYTES_MIN: u64 = 1 << 10;
 
-/// On a full disk a segment is copied for one of this many parts of it that is dead: more than the headers of the copy, and as many times as much
-/// is written at most for what is given back.
-const PRESSED_PARTS: u64 = 256;
+/// On a full disk a segment is copied for this many dead bytes: a block, or what a folder grows by.
+const PRESSED_BYTES_MIN: u64 = 4 << 10;
+
+/// And one of this many parts: twice the headers of the copy.
+const PRESSED_PARTS: u64 = 2_048;
 
 /// Less than one of this many parts of a copy are headers.
 const HEADER_PARTS: u64 = 64;
@@ -35,6 +37,11 @@ impl Usage {
     fn dead(&self) -> u64 {
         self.bytes.saturating_sub(self.live)
     }
+
+    /// Whether a copy is enough smaller for a disk that has no room.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.dead() >= PRESSED_BYTES_MIN + self.bytes / PRESSED_PARTS
+    }
 }
 
 /// The segments to compact in one run, which copies at most about one full segment; none if all is well. `pressed` says that the stream needs
@@ -44,16 +51,15 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64, pressed: bool) -> Vec<Se
     if !empty.is_empty() {
         return empty;
     }
+    if pressed {
+        // One at a time: what lives of it fits into the reserve.
+        let some: Vec<_> = all.iter().filter(|s| s.is_worth_it()).copied().collect();
+        return worst_first(some, 0);
+    }
     let half_dead: Vec<_> =
         all.iter().filter(|s| s.dead() * 2 >= s.bytes && s.dead() >= DEAD_BYTES_MIN).copied().collect();
     if !half_dead.is_empty() {
         return worst_first(half_dead, segment_bytes);
-    }
-    if pressed {
-        let is_worth_it = |s: &&Usage| s.dead() * PRESSED_PARTS >= s.bytes && s.dead() >= DEAD_BYTES_MIN;
-        // One at a time: what lives of it fits into the reserve.
-        let some: Vec<_> = all.iter().filter(is_worth_it).copied().collect();
-        return worst_first(some, 0);
     }
     let (live, dead) = all.iter().fold((0, 0), |(live, dead), s| (live + s.live, dead + s.dead()));
     if dead > live / 2 + segment_bytes {
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn on_a_full_disk_the_worst_goes_although_most_of_it_is_alive() {
-        let all = segments(&[(100_000, 99_900), (100_000, 90_000), (100_000, 80_000)]);
+        let all = segments(&[(100_000, 95_900), (100_000, 90_000), (100_000, 80_000)]);
         assert_eq!(choose(&all, FULL, true), [SegmentId(2)]);
         assert_eq!(choose(&all[..1], FULL, true), []);
         assert_eq!(choose(&segments(&[(1_000, 100)]), FULL, true), []);

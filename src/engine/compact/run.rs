@@ -39,6 +39,7 @@ use super::copier::{Copier, Moved, Pace, Survivor, What};
 use super::plan::{Usage, choose};
 use crate::engine::Engine;
 use crate::engine::catalog::Unchanged;
+use crate::engine::keeper::COMPACTION_ROUND;
 
 impl Engine {
     /// Compacts some segments if any need it; says whether it did.
@@ -51,7 +52,8 @@ impl Engine {
         for id in left_behind {
             self.remove_file(id);
         }
-        let victims = choose(&self.usage(), self.options.segment_bytes.into(), self.log.is_pressed());
+        let pressed = self.log.is_pressed() || self.reserve.is_short();
+        let victims = choose(&self.usage(), self.options.segment_bytes.into(), pressed);
         if victims.is_empty() {
             self.unread.lock().clear();
             return false;
@@ -59,19 +61,33 @@ impl Engine {
         let mut done = self.compact_these(&victims, false);
         if let Err(e) = &done
             && e.kind() == io::ErrorKind::StorageFull
-            && self.reserve.lend()
+            && self.reserve.is_held()
         {
             done = self.compact_these(&victims, true);
-            self.reserve.restore(|| self.catalog.take_id());
-            self.log.turned.raise();
+            self.reserve.restore(&self.catalog);
         }
         match done {
-            Ok(done) => done,
+            Ok(done) => {
+                if done {
+                    self.log.turned.raise();
+                }
+                done
+            }
             Err(e) => {
                 tracing::warn!(error = %e, "compaction came to nothing; it is tried again");
+                self.pause_compaction(COMPACTION_ROUND);
                 false
             }
         }
+    }
+
+    /// Whether the stream had better leave the active segment, since the dead bytes of that alone would make room.
+    pub(in crate::engine) fn only_active_is_worth_it(&self) -> bool {
+        let active = self.log.active();
+        let live = self.index.live_bytes().get(&active.id()).copied().unwrap_or(0);
+        let live = live + u64::from(self.reserve.spared_bytes());
+        let usage = Usage { id: active.id(), bytes: active.written().into(), live };
+        usage.is_worth_it() && choose(&self.usage(), self.options.segment_bytes.into(), true).is_empty()
     }
 
     /// The sealed segments that may be compacted.
@@ -89,9 +105,9 @@ impl Engine {
     }
 
     /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
-    fn compact_these(&self, victims: &[SegmentId], together: bool) -> io::Result<bool> {
+    fn compact_these(&self, victims: &[SegmentId], on_reserve: bool) -> io::Result<bool> {
         let mut made = Vec::new();
-        let listed = self.copy_and_list(victims, together, &mut made);
+        let listed = self.copy_and_list(victims, on_reserve, &mut made);
         if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
             return listed;
         }
@@ -106,7 +122,7 @@ impl Engine {
     fn copy_and_list(
         &self,
         victims: &[SegmentId],
-        together: bool,
+        on_reserve: bool,
         made: &mut Vec<SegmentId>,
     ) -> io::Result<bool> {
         let list = Arc::clone(&self.table.load());
@@ -114,7 +130,7 @@ impl Engine {
         let segments = segments.ok_or_else(|| io::Error::other("a listed segment is not in the table"))?;
         let live = self.index.live_bytes();
         let mut later = victims.iter().filter_map(|id| live.get(id)).sum::<u64>();
-        let mut writer = Copier::new(self, together, made);
+        let mut writer = Copier::new(self, on_reserve, made);
         for segment in segments {
             later = later.saturating_sub(live.get(&segment.id()).copied().unwrap_or(0));
             // One after another, since a cold one takes as much memory as it is long.

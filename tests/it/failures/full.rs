@@ -172,3 +172,94 @@ fn small_segments_are_merged_on_a_full_disk_and_that_ends() {
     assert!((0..sessions).all(|n| there(&store, n)));
     assert!(store.stats().segments <= 3, "they were not merged: {:?}", store.stats());
 }
+
+/// The last segment is not compacted while records go into it: the store leaves it, for what is kept for bad times.
+#[test]
+fn what_died_in_the_last_segment_alone_makes_room_on_a_full_disk() {
+    for by_expiry in [true, false] {
+        let life = Life::new(SimDisk::new(1));
+        let store = open(&life);
+        let sessions = 100;
+        (0..sessions).for_each(|n| put(&store, n, 3_000).unwrap());
+        (0..20).for_each(|_| store.step());
+        // Those that stay fill whole segments; those that go all lie in the last one.
+        let segments = store.stats().segments;
+        while store.stats().segments == segments {
+            put(&store, 9_999, 3_000).unwrap();
+            (0..4).for_each(|_| store.step());
+        }
+        life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+        let short = Lifetime::absolute(Duration::from_secs(60));
+        let visit = |n| drive(&store, store.upsert(key(n), payload(n, 3_000).into(), short)).unwrap();
+        let more = (1_000..2_000).find(|n| visit(*n).is_err()).unwrap();
+        assert!(more > 1_010, "only {} found room", more - 1_000);
+        if by_expiry {
+            life.clock.advance(Duration::from_secs(61));
+        } else {
+            (1_000..more)
+                .for_each(|n| assert!(delete(&store, n), "delete {n} of {more} is refused for ever"));
+        }
+        (0..50).for_each(|_| store.step());
+        for n in 0..10 {
+            assert!(
+                put(&store, 3_000 + n, 3_000).is_ok(),
+                "put {n}: {:?} {:?}",
+                store.stats(),
+                life.disk.names()
+            );
+            store.step();
+        }
+        lose_power(&life);
+        drop(store);
+        let store = open(&life);
+        assert!((0..sessions).all(|n| there(&store, n)), "somebody was lost");
+        assert!((1_000..more).all(|n| !there(&store, n)), "who was signed out came back");
+    }
+}
+
+/// As a copy half of a rotation is a record of its own, and longer.
+#[test]
+fn rotated_sessions_can_be_deleted_on_a_full_disk() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life);
+    let sign_in = |n| {
+        let made = drive(&store, store.create(payload(n, 40).into(), DAY)).unwrap()?;
+        Ok::<_, Error>(drive(&store, store.rotate(made.key())).unwrap()?.unwrap())
+    };
+    let mut ids: Vec<_> = (0..3_000).map(|n| sign_in(n).unwrap()).collect();
+    (0..20).for_each(|_| store.step());
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    while let Ok(id) = sign_in(u32::try_from(ids.len()).unwrap()) {
+        ids.push(id);
+    }
+    for (at, id) in ids.iter().enumerate() {
+        let deleted = (0..200).any(|_| match drive(&store, store.delete(id.key())).unwrap() {
+            Ok(deleted) => deleted,
+            Err(Error::DiskFull) => {
+                store.step();
+                false
+            }
+            Err(other) => panic!("{other}"),
+        });
+        assert!(deleted, "delete {at} of {} is refused for ever: {:?}", ids.len(), store.stats());
+    }
+}
+
+/// On a full disk there are many tries, and there are only so many ids.
+#[test]
+fn tries_for_a_segment_use_no_ids_up() {
+    let life = Life::new(SimDisk::new(1));
+    let (store, sessions) = full(&life, 100, 3_000);
+    let id = |name: &String| u32::from_str_radix(name.strip_suffix(".seg")?, 16).ok();
+    let highest = || life.disk.names().iter().filter_map(id).max().unwrap();
+    let before = highest();
+    for n in 0..100 {
+        assert!(put(&store, sessions + n, 3_000).is_err());
+        store.step();
+    }
+    assert!((0..sessions).all(|n| delete(&store, n)));
+    (0..50).for_each(|_| store.step());
+    put(&store, 1, 3_000).unwrap();
+    (0..50).for_each(|_| store.step());
+    assert!(highest() < before + 60, "{before}, then {}", highest());
+}

@@ -33,6 +33,19 @@ async fn a_moment() {
     let _ = tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await;
 }
 
+/// Waits until compaction has found nothing more to do: while it works there are moments when its space is free for whoever comes.
+async fn rest(store: &LogStore) {
+    let (mut before, mut moments) = (store.stats(), 0);
+    while moments < 150 {
+        a_moment().await;
+        moments += 1;
+        let now = store.stats();
+        if (now.compacted_bytes, now.segments) != (before.compacted_bytes, before.segments) {
+            (before, moments) = (now, 0);
+        }
+    }
+}
+
 /// Runs a command; says why not, if it does not succeed.
 fn done(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
@@ -111,6 +124,7 @@ async fn store_on_a_small_file_system_fills_shrinks_and_opens() {
             assert!(sessions < 5_000, "{kind} has no end");
         };
         assert!(matches!(refused, Error::DiskFull), "{kind}: {refused:?}");
+        in_time("compaction of a full store", rest(&store)).await;
         // Not a byte is left to anybody.
         std::io::copy(&mut std::io::repeat(1), &mut File::create(mounted.at.join("ballast")).unwrap())
             .unwrap_err();

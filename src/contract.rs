@@ -72,6 +72,8 @@ pub enum When {
     Present,
     /// The session is live and at this version; else [`Error::Conflict`](crate::Error::Conflict), or nothing if it is gone.
     Version(Version),
+    /// The session is live and at this version, else as for [`Version`](Self::Version); it begins this lifetime, longer or shorter, in the same step.
+    VersionFor(Version, Lifetime),
     /// No live session has the key, else [`Error::AlreadyExists`](crate::Error::AlreadyExists); it begins this lifetime.
     Absent(Lifetime),
     /// Always: a new session, or a new payload *and* lifetime for the one that is there.

@@ -90,7 +90,7 @@ impl Engine {
         if payload.len() > max {
             return Err(Error::PayloadTooLarge { len: payload.len(), max });
         }
-        if let When::Absent(lifetime) | When::Always(lifetime) = &when {
+        if let When::VersionFor(_, lifetime) | When::Absent(lifetime) | When::Always(lifetime) = &when {
             Deadlines::start(self.clock.now(), lifetime)?;
         }
         let body = Body { payload: &payload, ..Body::default() };
@@ -136,13 +136,15 @@ impl Engine {
         let live = standing.live(now);
         let kept = |entry: Entry| (entry.deadlines.touched(now).unwrap_or(entry.deadlines), entry.created_s);
         let lifetime = match (when, live) {
-            (When::Present | When::Version(_), None) => return Ok(None),
-            (When::Present, Some(entry)) => return Ok(Some(kept(entry))),
-            (When::Version(version), Some(entry)) if entry.version == version.0 => {
-                return Ok(Some(kept(entry)));
-            }
-            (When::Version(_), Some(entry)) => {
+            (When::Present | When::Version(_) | When::VersionFor(..), None) => return Ok(None),
+            (When::Version(version) | When::VersionFor(version, _), Some(entry))
+                if entry.version != version.0 =>
+            {
                 return Err(Error::Conflict { current: Version(entry.version) });
+            }
+            (When::Present | When::Version(_), Some(entry)) => return Ok(Some(kept(entry))),
+            (When::VersionFor(_, lifetime), Some(entry)) => {
+                return Ok(Some((Deadlines::start(now, &lifetime)?, entry.created_s)));
             }
             (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
             (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,

@@ -140,9 +140,12 @@ impl MemoryStore {
         let there = state.live(&key, now).map(|s| (s.version, s.created_at, s.deadlines));
         let owner = state.live(&key, now).and_then(|s| s.owner);
         let (created_at, deadlines) = match (when, there) {
-            (When::Present | When::Version(_), None) => return Ok(None),
-            (When::Version(given), Some((current, ..))) if given != current => {
+            (When::Present | When::Version(_) | When::VersionFor(..), None) => return Ok(None),
+            (When::Version(given) | When::VersionFor(given, _), Some((current, ..))) if given != current => {
                 return Err(Error::Conflict { current });
+            }
+            (When::VersionFor(_, lifetime), Some((_, created_at, _))) => {
+                (created_at, Deadlines::start(now, &lifetime)?)
             }
             (When::Present | When::Version(_), Some((_, created_at, deadlines))) => {
                 (created_at, deadlines.touched(now).unwrap_or(deadlines))

@@ -17,6 +17,7 @@ for_every_store! {
     payloads_are_any_bytes_up_to_the_limit,
     put_replaces_the_payload_and_keeps_the_rest,
     put_if_writes_at_the_given_version_only,
+    write_at_a_version_begins_the_lifetime_that_it_is_given,
     a_version_is_never_used_again,
     create_as_never_replaces_a_live_session,
     upsert_writes_whether_or_not_there_was_a_session,
@@ -126,6 +127,32 @@ async fn put_if_writes_at_the_given_version_only(t: &Tested) {
     t.store.delete(id.key()).await.unwrap();
     assert_eq!(t.store.put_if(id.key(), "late".into(), second).await.unwrap(), None);
     assert_absent(&*t.store, id.key(), 0).await;
+}
+
+async fn write_at_a_version_begins_the_lifetime_that_it_is_given(t: &Tested) {
+    let id = t.store.create("1".into(), LIFETIME).await.unwrap();
+    let first = peek(&*t.store, id.key()).await.unwrap();
+    for seconds in [7_200, 60] {
+        let lifetime = Lifetime::absolute(Duration::from_secs(seconds));
+        let now = peek(&*t.store, id.key()).await.unwrap();
+        if now.version != first.version {
+            let when = When::VersionFor(first.version, lifetime);
+            let stale = t.store.write(id.key(), "x".into(), when).await;
+            assert!(matches!(stale, Err(Error::Conflict { .. })));
+            assert_eq!(peek(&*t.store, id.key()).await.unwrap(), now, "a conflict changes nothing");
+        }
+        t.store.write(id.key(), "2".into(), When::VersionFor(now.version, lifetime)).await.unwrap().unwrap();
+        let stored = peek(&*t.store, id.key()).await.unwrap();
+        assert_eq!((&stored.payload[..], stored.created_at), (&b"2"[..], first.created_at));
+        assert_eq!(stored.idle, None);
+        t.pass(Duration::from_secs(30));
+        assert!(peek(&*t.store, id.key()).await.is_some());
+    }
+    let version = peek(&*t.store, id.key()).await.unwrap().version;
+    t.pass(Duration::from_secs(30));
+    assert!(peek(&*t.store, id.key()).await.is_none());
+    let late = t.store.write(id.key(), "late".into(), When::VersionFor(version, LIFETIME)).await;
+    assert_eq!(late.unwrap(), None);
 }
 
 async fn a_version_is_never_used_again(t: &Tested) {

@@ -54,6 +54,7 @@
 //! whole, while the store is closed. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
 //! children have the argument why no crash point breaks a promise, each where its code is.
 
+mod adapters;
 mod clock;
 mod contract;
 #[cfg(feature = "sim")]
@@ -77,6 +78,10 @@ mod sync;
 mod version;
 pub mod what_survives_what;
 
+#[cfg(feature = "tower-sessions")]
+pub use adapters::tower_sessions;
+#[cfg(feature = "tower-sessions-0-14")]
+pub use adapters::tower_sessions_0_14;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 #[cfg(feature = "sim")]
@@ -89,7 +94,9 @@ pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
 pub use lifetime::Lifetime;
 pub use options::{Durability, Options, ReadMode};
-pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};
+pub use session::{
+    FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError, merge,
+};
 pub use store::{Answer, Change, LogStore, MemoryStore, SessionStore};
 pub use sync::Pending;
 

@@ -2,17 +2,29 @@
 //!
 //! Not a decision about when to save or how often to try. Invariant: each field of the result is mine or theirs, byte for byte.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::field::Fields;
-
-/// What to store, given the fields I loaded (`base`), those I have now (`mine`), and those stored by now (`theirs`).
+/// What to store, given the fields that were loaded (`base`), those there are now (`mine`), and those stored by now (`theirs`).
 ///
 /// By field: what I changed, added or removed since I loaded it is as I have it; anything else is as they have it. Where both changed
-/// the same field, mine is the later save and wins.
-pub(super) fn merge(base: &Fields, mine: &Fields, theirs: &Fields) -> Fields {
-    let names: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
-    let winner = |name: &String| {
+/// the same field, mine is the later save and wins. This is what [`Session::save`](crate::Session::save) does; it is here for sessions of other kinds.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// let base = BTreeMap::from([("cart", "coat"), ("theme", "light")]);
+/// let mine = BTreeMap::from([("cart", "coat, hat"), ("theme", "light")]);
+/// let theirs = BTreeMap::from([("cart", "coat"), ("theme", "dark"), ("user", "ada")]);
+/// let merged = cloakroom::merge(&base, &mine, &theirs);
+/// assert_eq!(merged, BTreeMap::from([("cart", "coat, hat"), ("theme", "dark"), ("user", "ada")]));
+/// ```
+#[must_use]
+pub fn merge<K: Ord + Clone, V: PartialEq + Clone>(
+    base: &BTreeMap<K, V>,
+    mine: &BTreeMap<K, V>,
+    theirs: &BTreeMap<K, V>,
+) -> BTreeMap<K, V> {
+    let names: BTreeSet<&K> = mine.keys().chain(theirs.keys()).collect();
+    let winner = |name: &K| {
         let untouched = mine.get(name) == base.get(name);
         let side = if untouched { theirs } else { mine };
         side.get(name).cloned()
@@ -22,11 +34,9 @@ pub(super) fn merge(base: &Fields, mine: &Fields, theirs: &Fields) -> Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
-    use super::super::field::Field;
+    use super::super::field::{Field, Fields};
     use super::*;
 
     fn fields(of: &[(&str, u8)]) -> Fields {

@@ -26,6 +26,7 @@ use field::{Field, Fields, is_valid_name};
 pub use error::{FieldError, SessionError};
 pub use field::RawField;
 pub use limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
+pub use merge::merge;
 
 /// A session as a dictionary of typed fields.
 ///

@@ -15,8 +15,10 @@ fn main() {
         let is_it = |p: &&serde_json::Value| {
             p["name"] == "tower-sessions" && p["version"].as_str().is_some_and(|v| v.starts_with(version))
         };
-        let manifest = packages.iter().find(is_it).expect("tower-sessions is among them")["manifest_path"].as_str();
-        let tests = Path::new(manifest.expect("it has a manifest")).with_file_name("tests").join("common/mod.rs");
+        let manifest =
+            packages.iter().find(is_it).expect("tower-sessions is among them")["manifest_path"].as_str();
+        let tests =
+            Path::new(manifest.expect("it has a manifest")).with_file_name("tests").join("common/mod.rs");
         let include = format!("#[macro_use]\n#[path = {tests:?}]\nmod common;\n");
         std::fs::write(Path::new(&out).join(file), include).expect("the output can be written");
     }

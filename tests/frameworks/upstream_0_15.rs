@@ -1,6 +1,5 @@
 //! The route tests that tower-sessions 0.15 has for its own stores, over ours.
 
-
 include!(concat!(env!("OUT_DIR"), "/upstream_0_15.rs"));
 
 mod behind_the_middleware {

@@ -78,6 +78,8 @@ mod sync;
 mod version;
 pub mod what_survives_what;
 
+#[cfg(feature = "actix-session")]
+pub use adapters::actix_session;
 #[cfg(feature = "tower-sessions")]
 pub use adapters::tower_sessions;
 #[cfg(feature = "tower-sessions-0-14")]

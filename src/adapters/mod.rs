@@ -8,6 +8,12 @@
     expect(clippy::duplicate_mod, reason = "one body serves two versions of the same trait")
 )]
 
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-14", feature = "actix-session"))]
+mod behind;
+
+#[cfg(feature = "actix-session")]
+pub mod actix_session;
+
 /// The store of [`tower-sessions`](https://docs.rs/tower-sessions/0.15) 0.15.
 #[cfg(feature = "tower-sessions")]
 #[path = "."]

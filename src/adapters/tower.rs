@@ -1,63 +1,21 @@
 //! A store for tower-sessions' middleware as it is: one body for every version whose trait is the same.
 //!
-//! It keeps no session itself. The middleware loads a record, lets a handler change it, and saves it as a whole; what it knows nothing of travels
-//! with the record, as one field that its `Session` cannot enumerate:
-//!
-//! - **The mark.** `load` adds what it loaded and when that ends. `save` takes the mark out, so it never reaches the store, and merges three ways: the mark is
-//!   the base, the record is mine, what is stored by now is theirs. The write is conditional on the version, and tried again.
-//! - **No mark** means that `clear` was called: everything is replaced.
-//! - **Cycling an id** is a delete, then a create with the record that was loaded. A delete that ended a live session remembers its last fields, once; the
-//!   create that follows merges into those. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
-//!   session gets only what this request itself has set.
-//! - **Deadlines.** The record says when it wants to end. Earlier than what was loaded is a wish to end earlier, and wins; a deadline that somebody
-//!   else shortened meanwhile stays; else the later of the two counts.
+//! It keeps no session itself, and decides nothing: `behind` does. The mark travels in one field of the record, which a `Session` cannot enumerate.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::framework::session::{Id, Record};
 use super::framework::session_store::{Error, ExpiredDeletion, Result, SessionStore as TowerSessionStore};
-use crate::{Access, Lifetime, OwnerKey, SessionKey, SessionStore, Stored, When, merge};
+use crate::adapters::behind::{Behind, Fields, Mark, Trouble, encode, left, millis};
+use crate::{SessionKey, SessionStore};
 
 /// The name of the field that is the mark.
 const MARK: &str = "\0cloakroom";
-
-/// A deadline that is this much earlier than the one that was loaded was meant to be, in milliseconds.
-const SHORTER_MS: u64 = 1_000;
-
-/// So many sessions are remembered that were deleted and may be created again under another id.
-const DEPARTED_MAX: usize = 256;
-
-type Data = BTreeMap<String, Value>;
-
-/// What was loaded, of which session.
-#[derive(Serialize, Deserialize)]
-struct Mark {
-    key: [u8; 32],
-    data: Data,
-    expires_ms: u64,
-}
-
-/// A session that a request deletes, which may create it again.
-struct Departed {
-    key: SessionKey,
-    /// The last of it, once it is deleted.
-    last: Option<Last>,
-}
-
-#[derive(Default)]
-struct Last {
-    data: Data,
-    owner: Option<OwnerKey>,
-}
 
 /// A store for the `SessionManagerLayer`, over any store of this crate. Clones share it.
 ///
@@ -74,8 +32,7 @@ struct Last {
 /// ```
 #[derive(Clone)]
 pub struct TowerStore {
-    store: Arc<dyn SessionStore>,
-    departed: Arc<Mutex<VecDeque<Departed>>>,
+    behind: Arc<Behind<Value>>,
     is_cache: bool,
 }
 
@@ -91,7 +48,7 @@ impl TowerStore {
     /// ```
     #[must_use]
     pub fn new(store: impl SessionStore) -> Self {
-        Self { store: Arc::new(store), departed: Arc::default(), is_cache: false }
+        Self { behind: Arc::new(Behind::new(Arc::new(store))), is_cache: false }
     }
 
     /// For the front half of a `CachingSessionStore`, which fills its cache through `save`: here a save creates, and replaces the whole. It cannot
@@ -124,50 +81,13 @@ impl TowerStore {
 
     /// Writes a record as it is.
     async fn fill(&self, record: &Record) -> Result<()> {
-        let data = record.data.clone().into_iter().collect();
-        match left(record.expiry_date) {
-            Some(lifetime) => {
-                self.store.upsert(Self::key(&record.id), encode(&data)?, lifetime).await.map_err(backend)
-            }
-            None => self.delete(&record.id).await,
-        }
-    }
-
-    /// One try to save: `false` if somebody else wrote meanwhile.
-    async fn try_save(&self, record: &Record, base: Option<&Mark>, mine: &Data) -> Result<bool> {
-        let key = Self::key(&record.id);
-        let Some(stored) = self.store.get(key, Access::Peek).await.map_err(backend)? else {
-            return Ok(true);
+        let (store, key) = (&self.behind.store, Self::key(&record.id));
+        let payload = encode(&record.data.clone().into_iter().collect())?;
+        let filled = match left(millis(record.expiry_date)) {
+            Some(lifetime) => store.upsert(key, payload, lifetime).await,
+            None => store.delete(key).await.map(drop),
         };
-        let theirs = decode(&stored)?;
-        let data = base.map_or_else(|| mine.clone(), |base| merge(&base.data, mine, &theirs));
-        let (wanted, current) = (millis(record.expiry_date), stored.expires_at.as_millis());
-        let end = match base.map(|base| base.expires_ms) {
-            Some(loaded) if wanted.saturating_add(SHORTER_MS) < loaded => wanted,
-            Some(loaded) if current.saturating_add(SHORTER_MS) < loaded => current,
-            Some(_) => wanted.max(current),
-            None => wanted,
-        };
-        if data == theirs && end == current {
-            return Ok(true);
-        }
-        let written = match left(date(end)) {
-            None => self.store.delete(key).await.map(|_| None),
-            Some(lifetime) => {
-                self.store.write(key, encode(&data)?, When::VersionFor(stored.version, lifetime)).await
-            }
-        };
-        match written {
-            Err(crate::Error::Conflict { .. }) => Ok(false),
-            done => done.map(|_| true).map_err(backend),
-        }
-    }
-
-    /// What is left of a session that a delete of this adapter ended, once.
-    fn take_last(&self, key: SessionKey) -> Option<Last> {
-        let mut departed = self.departed.lock();
-        let at = departed.iter().position(|session| session.key == key)?;
-        departed.remove(at)?.last
+        Ok(filled.map_err(Trouble::Store)?)
     }
 }
 
@@ -178,29 +98,18 @@ impl TowerSessionStore for TowerStore {
             return self.fill(record).await;
         }
         let (mark, mine) = unmarked(record)?;
-        let (data, owner) = match mark {
-            None => (mine, None),
-            // The id was cycled.
-            Some(base) => {
-                let theirs = self.take_last(SessionKey::from_bytes(base.key)).unwrap_or_default();
-                (merge(&base.data, &mine, &theirs.data), theirs.owner)
+        let mut is_taken = false;
+        let id = &mut record.id;
+        let key = || {
+            if is_taken {
+                *id = Id::default();
             }
+            is_taken = true;
+            Ok(Self::key(id))
         };
-        let payload = encode(&data)?;
-        // One that has ended already is nothing to keep.
-        while let Some(lifetime) = left(record.expiry_date) {
-            match self.store.create_as(Self::key(&record.id), payload.clone(), lifetime).await {
-                Err(crate::Error::AlreadyExists) => record.id = Id::default(),
-                done => {
-                    done.map_err(backend)?;
-                    break;
-                }
-            }
-        }
-        if owner.is_some() {
-            self.store.bind(Self::key(&record.id), owner).await.map_err(backend)?;
-        }
-        mark_as_loaded(record, data, millis(record.expiry_date))
+        let (fields, mark) = self.behind.create(mark, mine, millis(record.expiry_date), key).await?;
+        record.data = marked(fields, &mark)?;
+        Ok(())
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
@@ -208,48 +117,19 @@ impl TowerSessionStore for TowerStore {
             return self.fill(record).await;
         }
         let (base, mine) = unmarked(record)?;
-        while !self.try_save(record, base.as_ref(), &mine).await? {}
-        Ok(())
+        let saved = self.behind.save(Self::key(&record.id), base.as_ref(), &mine, millis(record.expiry_date));
+        Ok(saved.await?)
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let Some(stored) = self.store.get(Self::key(id), Access::Touch).await.map_err(backend)? else {
-            return Ok(None);
-        };
-        let (data, expires_ms) = (decode(&stored)?, stored.expires_at.as_millis());
-        let (id, expiry_date) = (*id, date(expires_ms));
-        let mut record = Record { id, data: data.clone().into_iter().collect(), expiry_date };
-        if !self.is_cache {
-            mark_as_loaded(&mut record, data, expires_ms)?;
-        }
-        Ok(Some(record))
+        let Some((fields, mark)) = self.behind.load(Self::key(id)).await? else { return Ok(None) };
+        let expiry_date = date(mark.expires_ms);
+        let data = if self.is_cache { fields.into_iter().collect() } else { marked(fields, &mark)? };
+        Ok(Some(Record { id: *id, data, expiry_date }))
     }
 
     async fn delete(&self, id: &Id) -> Result<()> {
-        let key = Self::key(id);
-        if self.is_cache {
-            return self.store.delete(key).await.map(drop).map_err(backend);
-        }
-        {
-            let mut departed = self.departed.lock();
-            departed.truncate(DEPARTED_MAX - 1);
-            departed.push_front(Departed { key, last: None });
-        }
-        // Under an id that nobody learns nothing changes any more: what is read there is the last of the session.
-        let Some(parked) = self.store.rotate(key).await.map_err(backend)? else {
-            // Somebody else deleted it, and may be about to create it again: of two who sign out and cycle at once, the one who signs out wins.
-            self.departed.lock().retain(|session| session.key != key);
-            return Ok(());
-        };
-        let stored = self.store.get(parked.key(), Access::Peek).await.map_err(backend)?;
-        self.store.delete(parked.key()).await.map_err(backend)?;
-        if let Some(stored) = stored {
-            let last = Last { data: decode(&stored)?, owner: stored.owner };
-            if let Some(session) = self.departed.lock().iter_mut().find(|session| session.key == key) {
-                session.last = Some(last);
-            }
-        }
-        Ok(())
+        Ok(self.behind.delete(Self::key(id)).await?)
     }
 }
 
@@ -267,46 +147,27 @@ impl fmt::Debug for TowerStore {
     }
 }
 
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        let message = trouble.to_string();
+        match trouble {
+            Trouble::Encode => Self::Encode(message),
+            Trouble::Decode { .. } => Self::Decode(message),
+            Trouble::Store(_) => Self::Backend(message),
+        }
+    }
+}
+
 /// A record's mark, if it has one, and its fields without it.
-fn unmarked(record: &Record) -> Result<(Option<Mark>, Data)> {
-    let mut data: Data = record.data.clone().into_iter().collect();
-    let mark = data.remove(MARK).map(serde_json::from_value).transpose();
-    Ok((mark.map_err(|e| Error::Encode(format!("the field {MARK:?} is the store's own: {e}")))?, data))
+fn unmarked(record: &Record) -> Result<(Option<Mark<Value>>, Fields<Value>)> {
+    let mut fields: Fields<Value> = record.data.clone().into_iter().collect();
+    let mark = fields.remove(MARK).map(serde_json::from_value).transpose();
+    Ok((mark.map_err(|_| Error::Encode(format!("the field {MARK:?} is the store's own")))?, fields))
 }
 
-fn mark_as_loaded(record: &mut Record, data: Data, expires_ms: u64) -> Result<()> {
-    record.data = data.clone().into_iter().collect();
-    let mark = Mark { key: *TowerStore::key(&record.id).as_bytes(), data, expires_ms };
-    let mark = serde_json::to_value(&mark).map_err(|e| Error::Encode(e.to_string()))?;
-    record.data.insert(MARK.into(), mark);
-    Ok(())
-}
-
-fn encode(data: &Data) -> Result<Bytes> {
-    serde_json::to_vec(data).map(Bytes::from).map_err(|e| Error::Encode(e.to_string()))
-}
-
-fn decode(stored: &Stored) -> Result<Data> {
-    // Where in the payload is enough to say: the message of the parser may quote what it found.
-    serde_json::from_slice(&stored.payload).map_err(|e| {
-        Error::Decode(format!("the payload is no session of this adapter, from byte {}", e.column()))
-    })
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-fn backend(error: crate::Error) -> Error {
-    Error::Backend(error.to_string())
-}
-
-/// How long until then; `None` if it has passed.
-fn left(end: OffsetDateTime) -> Option<Lifetime> {
-    let left = std::time::Duration::try_from(end - OffsetDateTime::now_utc()).ok()?;
-    (!left.is_zero()).then(|| Lifetime::absolute(left))
-}
-
-/// In milliseconds since 1970, rounded up.
-fn millis(date: OffsetDateTime) -> u64 {
-    u64::try_from((date.unix_timestamp_nanos() + 999_999) / 1_000_000).unwrap_or_default()
+fn marked<M: FromIterator<(String, Value)>>(fields: Fields<Value>, mark: &Mark<Value>) -> Result<M> {
+    let mark = serde_json::to_value(mark).map_err(|_| Trouble::Encode)?;
+    Ok(fields.into_iter().chain([(MARK.to_owned(), mark)]).collect())
 }
 
 fn date(ms: u64) -> OffsetDateTime {

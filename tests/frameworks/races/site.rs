@@ -60,6 +60,10 @@ pub struct Answer {
 }
 
 impl Client {
+    pub fn of(address: String) -> Self {
+        Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), address }
+    }
+
     pub async fn ask(&self, path: &str, cookie: &str) -> Answer {
         let asked = self.http.get(format!("{}{path}", self.address)).header("cookie", cookie);
         let answer = asked.send().await.unwrap();

@@ -1,0 +1,131 @@
+//! A store for actix-session's middleware as it is.
+//!
+//! It keeps no session itself, and decides nothing: `behind` does. The middleware shows a handler every entry, and saves without saying what was loaded:
+//! so the mark is an entry as well, [`MARK`], and documented.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::actix_session::storage::{
+    LoadError, SaveError, SessionKey as Token, SessionStore as ActixSessionStore, UpdateError,
+};
+use time::Duration;
+
+use super::behind::{Behind, Fields, Mark, Trouble, now_ms};
+use crate::{SessionId, SessionKey, SessionStore};
+
+/// The name of the entry in which the store keeps, for as long as a request lasts, what the request loaded. Handlers leave it alone; `Session::clear`
+/// drops it, which means that everything is replaced. It is never stored.
+///
+/// ```
+/// use cloakroom::actix_session::MARK;
+/// let entries = [("cart", "[]"), (MARK, "{}")]; // session.entries()
+/// assert_eq!(entries.iter().filter(|(name, _)| *name != MARK).count(), 1);
+/// ```
+pub const MARK: &str = "cloakroom.loaded";
+
+type State = std::collections::HashMap<String, String>;
+
+/// A store for the `SessionMiddleware`, over any store of this crate. Clones share it.
+///
+/// Two requests that change different entries of one session both win; of two that change the same entry the later save does. A request that was in
+/// flight while its session was purged saves nothing, and is no error. A session ends one `session_ttl` after its last save; with
+/// `TtlExtensionPolicy::OnEveryRequest` after the last request. An id is of 256 bits, and hashed before it is looked up.
+///
+/// ```
+/// use cloakroom::{MemoryStore, actix_session::ActixStore};
+/// let store = ActixStore::new(MemoryStore::new()); // or a LogStore
+/// // SessionMiddleware::new(store, secret_key)
+/// # drop(store);
+/// ```
+#[derive(Clone)]
+pub struct ActixStore(Arc<Behind<String>>);
+
+impl ActixStore {
+    /// Keeps sessions in `store`. It stays usable beside: owners can be bound, and signed out everywhere.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, actix_session::ActixStore};
+    /// let store = MemoryStore::new();
+    /// let behind_the_middleware = ActixStore::new(store.clone());
+    /// # drop(behind_the_middleware);
+    /// ```
+    #[must_use]
+    pub fn new(store: impl SessionStore) -> Self {
+        Self(Arc::new(Behind::new(Arc::new(store))))
+    }
+}
+
+impl ActixSessionStore for ActixStore {
+    async fn load(&self, token: &Token) -> Result<Option<State>, LoadError> {
+        let Some(key) = key(token) else { return Ok(None) };
+        let loaded = self.0.load(key).await.map_err(|trouble| match trouble {
+            Trouble::Decode { .. } => LoadError::Deserialization(trouble.into()),
+            Trouble::Encode | Trouble::Store(_) => LoadError::Other(trouble.into()),
+        })?;
+        let Some((fields, mark)) = loaded else { return Ok(None) };
+        let mark = serde_json::to_string(&mark).map_err(|e| LoadError::Other(e.into()))?;
+        Ok(Some(fields.into_iter().chain([(MARK.to_owned(), mark)]).collect()))
+    }
+
+    async fn save(&self, state: State, ttl: &Duration) -> Result<Token, SaveError> {
+        let (mark, mine) = unmarked(state);
+        let mut token = String::new();
+        let key = || {
+            let id = SessionId::random()?;
+            token = id.to_text();
+            Ok(id.key())
+        };
+        self.0.create(mark, mine, end_ms(ttl), key).await.map_err(|trouble| match trouble {
+            Trouble::Encode => SaveError::Serialization(trouble.into()),
+            Trouble::Decode { .. } | Trouble::Store(_) => SaveError::Other(trouble.into()),
+        })?;
+        token.try_into().map_err(|e| SaveError::Other(anyhow::Error::new(e)))
+    }
+
+    async fn update(&self, token: Token, state: State, ttl: &Duration) -> Result<Token, UpdateError> {
+        let Some(key) = key(&token) else { return Ok(token) };
+        let (base, mine) = unmarked(state);
+        self.0.save(key, base.as_ref(), &mine, end_ms(ttl)).await.map_err(|trouble| match trouble {
+            Trouble::Encode => UpdateError::Serialization(trouble.into()),
+            Trouble::Decode { .. } | Trouble::Store(_) => UpdateError::Other(trouble.into()),
+        })?;
+        Ok(token)
+    }
+
+    async fn update_ttl(&self, token: &Token, ttl: &Duration) -> Result<(), anyhow::Error> {
+        let Some(key) = key(token) else { return Ok(()) };
+        // A save that changes no field.
+        if let Some((fields, mark)) = self.0.load(key).await? {
+            self.0.save(key, Some(&mark), &fields, end_ms(ttl)).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, token: &Token) -> Result<(), anyhow::Error> {
+        let Some(key) = key(token) else { return Ok(()) };
+        Ok(self.0.delete(key).await?)
+    }
+}
+
+impl fmt::Debug for ActixStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActixStore").finish_non_exhaustive()
+    }
+}
+
+/// Where the session of a token is, if it is one that this store may have issued.
+fn key(token: &Token) -> Option<SessionKey> {
+    Some(token.as_ref().parse::<SessionId>().ok()?.key())
+}
+
+/// An entry of that name that is no mark was not made here: then everything is replaced, as without one.
+fn unmarked(mut state: State) -> (Option<Mark<String>>, Fields<String>) {
+    let mark = state.remove(MARK).and_then(|mark| serde_json::from_str(&mark).ok());
+    (mark, state.into_iter().collect())
+}
+
+fn end_ms(ttl: &Duration) -> u64 {
+    let ms = u64::try_from(ttl.whole_milliseconds()).unwrap_or_default();
+    now_ms().saturating_add(ms)
+}

@@ -6,6 +6,8 @@
 //! - [`LogStore`] keeps sessions in an append-only log of segments, with an index in memory from key to place.
 //! - [`MemoryStore`] keeps the same contract in memory, for tests and small sites.
 //! - [`SessionStore`] is that contract; [`Session`] is a dictionary of typed fields over it, merged field by field when it is saved.
+//! - The features `tower-sessions`, `tower-sessions-0-14` and `actix-session` put a store behind those frameworks' own middleware; the page
+//!   [`moving`] says how to come from another store.
 //!
 //! ```
 //! use cloakroom::{Lifetime, LogStore, Options, Session, SessionStore};
@@ -71,6 +73,7 @@ mod log;
 #[cfg(all(test, shuttle))]
 #[path = "../tests/shuttle/mod.rs"]
 mod models;
+pub mod moving;
 mod options;
 mod session;
 mod store;

@@ -1,5 +1,7 @@
 //! Finds the route tests that tower-sessions has for its own stores, in the copy of its source that Cargo compiles, and includes them in ours.
 
+#![expect(clippy::disallowed_methods, reason = "it writes what Cargo is to compile")]
+
 use std::path::Path;
 use std::process::Command;
 

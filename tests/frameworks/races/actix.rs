@@ -42,6 +42,7 @@ async fn read(field: web::Path<String>, session: Session) -> HttpResponse {
     HttpResponse::Ok().body(session.get::<u32>(&field).unwrap().unwrap_or_default().to_string())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the server is no thread of a store")]
 /// Serves the site on this machine, on threads of its own, until the process ends.
 fn serve(store: &ActixStore) -> Client {
     let (store, key) = (store.clone(), Key::generate());

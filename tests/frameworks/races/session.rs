@@ -1,5 +1,7 @@
 //! One request among others, in the orders that matter, with the middleware's own `Session`.
 
+#![expect(clippy::disallowed_methods, reason = "it looks into the files of a store")]
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -7,7 +7,7 @@
 //! - [`MemoryStore`] keeps the same contract in memory, for tests and small sites.
 //! - [`SessionStore`] is that contract; [`Session`] is a dictionary of typed fields over it, merged field by field when it is saved.
 //! - The features `tower-sessions`, `tower-sessions-0-14` and `actix-session` put a store behind those frameworks' own middleware; the page
-//!   [`moving`] says how to come from another store.
+//!   [`moving`] says how to come from another store. The feature `conformance` has checks that any store can be put through.
 //!
 //! ```
 //! use cloakroom::{Lifetime, LogStore, Options, Session, SessionStore};
@@ -58,6 +58,8 @@
 
 mod adapters;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
 #[cfg(feature = "sim")]
 pub mod disk;

@@ -4,6 +4,7 @@
 //! from `CLOAKROOM_SIM_BUDGET`, 1 by default.
 
 mod actix;
+mod conformance;
 mod http;
 mod session;
 mod site;

@@ -7,7 +7,8 @@
 //! - [`MemoryStore`] keeps the same contract in memory, for tests and small sites.
 //! - [`SessionStore`] is that contract; [`Session`] is a dictionary of typed fields over it, merged field by field when it is saved.
 //! - The features `tower-sessions`, `tower-sessions-0-14` and `actix-session` put a store behind those frameworks' own middleware; the page
-//!   [`moving`] says how to come from another store. The feature `conformance` has checks that any store can be put through.
+//!   [`moving`] says how to come from another store. The feature `conformance` has checks that any store can be put through, and
+//!   `cookie` the cookie for an id.
 //!
 //! ```
 //! use cloakroom::{Lifetime, LogStore, Options, Session, SessionStore};
@@ -85,6 +86,8 @@ pub mod what_survives_what;
 
 #[cfg(feature = "actix-session")]
 pub use adapters::actix_session;
+#[cfg(feature = "cookie")]
+pub use adapters::cookie;
 #[cfg(feature = "tower-sessions")]
 pub use adapters::tower_sessions;
 #[cfg(feature = "tower-sessions-0-14")]

@@ -11,6 +11,9 @@
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-14", feature = "actix-session"))]
 mod behind;
 
+#[cfg(feature = "cookie")]
+pub mod cookie;
+
 #[cfg(feature = "actix-session")]
 pub mod actix_session;
 

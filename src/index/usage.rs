@@ -175,4 +175,16 @@ mod tests {
         assert!(usage.release_tombstones(after(5_000), 10));
         assert_eq!(usage.live().count(), 0);
     }
+
+    #[test]
+    fn memory_that_is_counted_is_what_segments_and_tombstones_take() {
+        let mut usage = Usage::default();
+        assert_eq!(usage.memory_bytes(), 0);
+        for n in 0..1_000 {
+            usage.add_tombstone(SegmentId(n), after(1), 96, NOW);
+        }
+        let least = 1_000 * size_of::<(SegmentId, u64)>() + 2 * 1_000 * size_of::<((u64, SegmentId), u64)>();
+        let counted = usage.memory_bytes();
+        assert!((least..=least + least / 2).contains(&counted), "{counted} bytes, not some {least}");
+    }
 }

@@ -144,13 +144,13 @@ fn record_of_each_kind_is_read_back() {
     let rotated = Some(Rotated { old_key: SessionKey::of(b"old"), hides_until: until });
     let spared = Body { spared: Some(SessionKey::of(b"spared")), ..Body::default() };
     let payload = Body { payload: b"payload", ..Body::default() };
-    let owned = Body { owner: Some(owner), label: &[b'l'; 255], ..payload };
+    let full = Body { owner: Some(owner), label: &[b'l'; 255], ..payload };
     let with = |kind, body| (RecordHeader::new(kind, key, 77, deadlines(), &body), body);
     let records = [
         with(Kind::Put, Body::default()),
-        with(Kind::Put, owned),
+        with(Kind::Put, full),
         with(Kind::Rotate, Body { rotated, ..Body::default() }),
-        with(Kind::Rotate, Body { rotated, ..owned }),
+        with(Kind::Rotate, Body { rotated, ..full }),
         (RecordHeader::touch(key, Seq(8), deadlines()), Body::default()),
         (RecordHeader::delete(key, until), Body::default()),
         (RecordHeader::revoke(Some(owner), until, &Body::default()), Body::default()),

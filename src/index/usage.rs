@@ -159,10 +159,13 @@ mod tests {
         for n in 0..10 {
             usage.add_tombstone(SegmentId(n), after(1), 96, NOW);
         }
-        assert!(!usage.release_tombstones(after(5_000), 4));
-        assert_eq!(usage.live().count(), 6);
-        assert!(usage.release_tombstones(after(5_000), 6));
-        assert_eq!(usage.live().count(), 0);
+        usage.add_tombstone(SegmentId(10), after(3_600_000), 96, NOW);
+        // The very instant to which their times are rounded up.
+        let now = after(STEP_MS_MIN);
+        assert!(!usage.release_tombstones(now, 4));
+        assert_eq!(usage.live().count(), 7);
+        assert!(usage.release_tombstones(now, 6), "what is left is not due");
+        assert_eq!(live(&usage, 10), 96);
     }
 
     #[test]

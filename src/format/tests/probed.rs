@@ -52,18 +52,18 @@ fn changed_part_is_refused_until_it_is_mended() {
     let (bytes, parts) = segment();
     for (form, at) in parts {
         // A byte of the store's id, of a group's time, of a record's payload and of its key.
-        let changes: &[usize] = match form {
+        let places: &[usize] = match form {
             Form::Segment => &[30],
             Form::Group => &[32],
             _ => &[96 + 16 + 40, 24],
         };
-        for change in changes {
+        for place in places {
             let mut changed = bytes.clone();
-            changed[at as usize + change] ^= 1;
-            assert!(decode(form, &changed, at).is_err(), "{form:?} at {at}: {change}");
+            changed[at as usize + place] ^= 1;
+            assert!(decode(form, &changed, at).is_err(), "{form:?} at {at}: {place}");
             mend(form, &mut changed, at);
             let read = decode(form, &changed, at).unwrap();
-            assert_eq!(read, changed[at as usize..][..read.len()], "{form:?} at {at}: {change}");
+            assert_eq!(read, changed[at as usize..][..read.len()], "{form:?} at {at}: {place}");
             assert_ne!(changed, bytes);
         }
     }

@@ -65,3 +65,34 @@ fn sessions_that_nothing_later_names_are_dropped_and_the_living_among_them_are_c
     assert_eq!((left, index.len()), (vec![2, 6], 2));
     (0..Index::SHARDS).for_each(|shard| check(&index.lock_shard(shard)));
 }
+
+/// A session that got another owner has a put and a tombstone of one number; what is later than that tombstone stands.
+#[test]
+fn newest_touch_counts_in_whatever_order_content_touches_and_tombstones_are_read() {
+    let mut orders = vec![Vec::new()];
+    for _ in 0..5 {
+        let longer = |order: &Vec<u8>| {
+            (0..5).filter(|n| !order.contains(n)).map(|n| [&order[..], &[n]].concat()).collect::<Vec<_>>()
+        };
+        orders = orders.iter().flat_map(longer).collect();
+    }
+    assert_eq!(orders.len(), 120);
+    for order in orders {
+        let replay = Replay::new(at(0));
+        let touch = |seq, expires_ms| {
+            replay.touch(&key(1), Seq(5), Seq(seq), SegmentId(2), deadlines(at(expires_ms)));
+        };
+        for n in &order {
+            match n {
+                0 => put(&replay, 5, 5_000),
+                1 => touch(6, 6_000),
+                2 => touch(7, 7_000),
+                3 => replay.tombstone(&key(1), Seq(5), SegmentId(2), at(9_000), 96),
+                _ => replay.tombstone(&key(1), Seq(3), SegmentId(2), at(9_000), 96),
+            }
+        }
+        let index = replay.finish(at(0));
+        let expires_at = index.get(&key(1)).map(|entry| entry.deadlines.expires_at);
+        assert_eq!((expires_at, counts(&index)), (Some(at(7_000)), (1, 0)), "{order:?}");
+    }
+}

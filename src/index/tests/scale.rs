@@ -124,3 +124,22 @@ fn memory_of_sessions_that_got_their_tombstones_is_given_back() {
     assert!(after < before && after < full / 20, "{full} {before} {after}");
     check(&shard);
 }
+
+#[test]
+fn table_of_older_versions_that_is_used_by_half_is_left_as_it_is() {
+    let mut shard = shard();
+    for number in 0..300 {
+        shard.set(&key(number), entry(1, 0, number, at(90_000)), None, at(0));
+        shard.set(&key(number), entry(1, 0, number, at(60_000)), None, at(0));
+    }
+    let table = |shard: &Shard| {
+        let (slab, buckets) = shard.parts();
+        shard.memory_bytes() - slab.memory_bytes() - buckets.memory_bytes() - shard.usage().memory_bytes()
+    };
+    let full = table(&shard);
+    for number in 150..300 {
+        shard.remove(&key(number));
+    }
+    assert_eq!(shard.expire(at(1_000), 10).removed, 0);
+    assert_eq!(table(&shard), full);
+}

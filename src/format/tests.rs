@@ -8,6 +8,10 @@ use crate::lifetime::Deadlines;
 
 use super::*;
 
+mod forged;
+#[cfg(feature = "sim")]
+mod probed;
+
 fn header() -> SegmentHeader {
     SegmentHeader { kind: SegmentKind::Stream, store: [7; 16], id: SegmentId(3), salt: 0x1234_5678_9abc_def0 }
 }
@@ -131,6 +135,92 @@ fn manifest_is_read_back_and_every_flipped_bit_is_noticed() {
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(Manifest::decode(&bad).is_err(), "bit {bit}");
     }
+}
+
+#[test]
+fn record_of_each_kind_is_read_back() {
+    let (key, until) = (SessionKey::of(b"key"), Timestamp::from_millis(9_000));
+    let owner = OwnerKey::of(b"owner");
+    let rotated = Some(Rotated { old_key: SessionKey::of(b"old"), hides_until: until });
+    let spared = Body { spared: Some(SessionKey::of(b"spared")), ..Body::default() };
+    let payload = Body { payload: b"payload", ..Body::default() };
+    let full = Body { owner: Some(owner), label: &[b'l'; 255], ..payload };
+    let with = |kind, body| (RecordHeader::new(kind, key, 77, deadlines(), &body), body);
+    let records = [
+        with(Kind::Put, Body::default()),
+        with(Kind::Put, full),
+        with(Kind::Rotate, Body { rotated, ..Body::default() }),
+        with(Kind::Rotate, Body { rotated, ..full }),
+        (RecordHeader::touch(key, Seq(8), deadlines()), Body::default()),
+        (RecordHeader::delete(key, until), Body::default()),
+        (RecordHeader::revoke(Some(owner), until, &Body::default()), Body::default()),
+        (RecordHeader::revoke(None, until, &Body::default()), Body::default()),
+        (RecordHeader::revoke(Some(owner), until, &spared), spared),
+    ];
+    for (record, body) in records {
+        let record = RecordHeader { seq: Seq(8), deadline_seq: Seq(9), ..record };
+        let mut bytes = record.encode(header().seed(), 64).to_vec();
+        body.append_to(&mut bytes);
+        assert_eq!(bytes.len(), record.len() as usize);
+        assert_eq!(Body::read(&bytes, header().seed(), 64), Ok((record, body)));
+    }
+    assert_eq!(RecordHeader::touch(key, Seq(8), deadlines()).seq, Seq(8));
+}
+
+#[test]
+fn put_that_is_given_an_owner_later_is_the_same_as_one_that_had_it() {
+    let payload = Body { payload: b"payload", ..Body::default() };
+    let owned = Body { owner: Some(OwnerKey::of(b"owner")), ..payload };
+    let of = |body| RecordHeader::new(Kind::Put, SessionKey::of(b"key"), 77, deadlines(), body);
+    let mut late = of(&payload);
+    late.own(OwnerKey::of(b"owner"));
+    assert_eq!(late, of(&owned));
+}
+
+/// What a checksum starts from is a part of the format: these are the numbers of version 1.
+#[test]
+fn checksums_start_from_the_same_numbers_for_ever() {
+    let copy =
+        SegmentHeader { kind: SegmentKind::Copy, id: SegmentId(0xffff_0001), salt: u64::MAX / 3, ..header() };
+    let starts = |of: SegmentHeader| [0, 64, 65, u32::MAX].map(|offset| of.seed().at(offset));
+    assert_eq!(starts(header()), [0x99df_ccd8, 0x84f8_34ac, 0x7fd9_f841, 0x2b73_994f]);
+    assert_eq!(starts(copy), [0x1bb8_443e, 0xf4c1_120d, 0x4aac_0169, 0x7fe8_ebbd]);
+}
+
+#[test]
+fn segment_is_known_by_its_salt_whatever_else_is_damaged() {
+    let mut bytes = header().encode();
+    bytes[..48].fill(0);
+    bytes[56..].fill(0);
+    assert!(header().is_of(&bytes));
+    assert!(!header().is_of(&bytes[..55]));
+    bytes[55] ^= 1;
+    assert!(!header().is_of(&bytes));
+    assert_eq!(segment_name(SegmentId(0x1f)), "0000001f.seg");
+}
+
+#[test]
+fn manifest_gives_times_ids_and_segments() {
+    let listed = |id| Listed { id, kind: SegmentKind::Stream, salt: 5, capacity: 100, seal: None };
+    let mut manifest = Manifest::empty([1; 16]);
+    assert_eq!((manifest.mark(), manifest.doubted()), (Timestamp::default(), None));
+    (manifest.mark_ms, manifest.doubted_ms) = (7, 9);
+    assert_eq!(manifest.mark(), Timestamp::from_millis(7));
+    assert_eq!(manifest.doubted(), Some(Timestamp::from_millis(9)));
+    assert_eq!([(); 3].map(|()| manifest.take_id().0), [1, 2, 3]);
+    manifest.segments = vec![listed(1), listed(3)];
+    assert_eq!(manifest.find(SegmentId(3)).map(|found| found.id), Some(3));
+    assert_eq!(manifest.find(SegmentId(2)), None);
+}
+
+/// An error that carries no allocation cannot name the number; otherwise it says the same.
+#[test]
+fn fixed_sentence_says_what_the_error_says() {
+    use Invalid::{BodyChecksum, Checksum, Field, Magic, Short, Unknown};
+    for invalid in [BodyChecksum, Checksum, Field, Magic, Short] {
+        assert_eq!(invalid.what(), invalid.to_string());
+    }
+    assert_eq!(Unknown(2).what(), "it has a format this version does not know");
 }
 
 proptest! {

@@ -172,10 +172,9 @@ mod tests {
             check(&kept, 0);
             // What is younger than a sweep was begun by is not forgotten with the rest.
             kept.forget(Seq(upto));
-            for r in all.iter().filter(|r| r.seq.0 > upto && r.spared.is_none()) {
-                let of = r.owner.unwrap_or(owner(0));
-                prop_assert!(kept.end(&[9; 12], of, Seq(r.seq.0 - 1)));
-            }
+            check(&kept, upto);
+            let newest = all.iter().map(|r| r.seq).max().filter(|seq| seq.0 > upto);
+            prop_assert_eq!((kept.newest(), kept.is_empty()), (newest, newest.is_none()));
         }
     }
 
@@ -183,11 +182,25 @@ mod tests {
     fn promise_is_kept_to_the_latest_and_a_little_longer() {
         let until = |ms| Timestamp::from_millis(ms);
         let revocations = Revocations::promising(until(5_000_000));
+        assert!(revocations.hides_until() >= until(5_000_000));
         revocations.promise(until(7_000_000));
         revocations.promise(until(6_000_000));
         let hides_until = revocations.hides_until();
         assert!(hides_until >= until(7_000_000) && hides_until < until(7_000_000 + PROMISE_STEP_MS));
         revocations.promise(Timestamp::MAX);
         assert_eq!(revocations.hides_until(), Timestamp::MAX);
+    }
+
+    #[test]
+    fn there_is_room_for_65536_owners_and_for_none_more_until_one_is_forgotten() {
+        let mut revocations = Revocations::default();
+        for seq in 1..=1_u64 << 16 {
+            assert!(revocations.has_room(), "{seq}");
+            let owner = Some(OwnerKey::from_bytes(u128::from(seq).to_le_bytes()));
+            revocations.add(Revocation { owner, seq: Seq(seq), spared: None });
+        }
+        assert!(!revocations.has_room());
+        revocations.forget(Seq(1));
+        assert!(revocations.has_room());
     }
 }

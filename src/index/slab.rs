@@ -357,4 +357,94 @@ mod tests {
         }
         assert!(slab.memory_bytes() < empty_bytes + 1_024);
     }
+
+    #[test]
+    fn slot_holds_no_deadlines_but_its_own() {
+        let at = Timestamp::from_millis;
+        let own = Deadlines { idle_ms: 60_000, absolute_at: at(9_000), expires_at: at(7_000), exact: true };
+        let entry = Entry { deadlines: own, ..entry(&Lifetime::idle(Duration::from_secs(60))) };
+        let slot = Slot::new(prefix(&key(1)), &entry);
+        assert!(slot.holds(&own));
+        for other in [
+            Deadlines { idle_ms: 60_001, ..own },
+            Deadlines { absolute_at: at(9_001), ..own },
+            Deadlines { expires_at: at(7_001), ..own },
+            Deadlines { exact: false, ..own },
+        ] {
+            assert!(!slot.holds(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn long_idle_period_is_kept_in_seconds_that_are_no_shorter() {
+        let kept = |idle_ms| unpack_idle(pack_idle(idle_ms));
+        let seconds_max = (1_u64 << 31) - 1;
+        for (idle_ms, expected) in [
+            (0, 0),
+            (IDLE_MS_EXACT - 1, IDLE_MS_EXACT - 1),
+            (IDLE_MS_EXACT, (IDLE_MS_EXACT / 1_000 + 1) * 1_000),
+            (3_000_000_000, 3_000_000_000),
+            (3_000_000_001, 3_000_001_000),
+            (seconds_max * 1_000, seconds_max * 1_000),
+            (seconds_max * 1_000 + 1, seconds_max * 1_000),
+            (u64::MAX, seconds_max * 1_000),
+        ] {
+            assert_eq!(kept(idle_ms), expected, "{idle_ms}");
+        }
+    }
+
+    #[test]
+    fn table_is_remade_with_a_little_room_once_it_is_full_and_once_less_than_a_quarter_is_used() {
+        let entry = entry(&Lifetime::idle(Duration::from_secs(60)));
+        let mut slab = Slab::default();
+        for number in 0..3_000 {
+            let was = slab.table.capacity();
+            slab.push(Slot::new(prefix(&key(number)), &entry));
+            let (len, capacity) = (slab.table.len(), slab.table.capacity());
+            // A table has room for seven eighths of a power of two.
+            let room = (number + number / 16 + 1) as usize;
+            assert!(capacity == was || was == len - 1, "{number}: remade before it was full");
+            assert!(capacity < room * 2 || capacity < 8, "{number}: room for {capacity}");
+        }
+        let (mut remade, mut full) = (Vec::new(), slab.table.num_buckets());
+        while slab.len() > 10 {
+            slab.swap_remove(0);
+            let (len, capacity) = (slab.table.len(), slab.table.capacity());
+            slab.shrink();
+            let is_remade = slab.table.num_buckets() < full;
+            full = slab.table.num_buckets();
+            assert_eq!(is_remade, len < capacity / 4 && capacity > 256, "{len} of {capacity}");
+            if is_remade {
+                assert!(slab.chunks.capacity() <= len / 128 + 1, "{} chunks", slab.chunks.capacity());
+                remade.push(full);
+            }
+        }
+        assert_eq!(remade, [1_024, 256]);
+    }
+
+    #[test]
+    fn small_table_is_left_as_it_is() {
+        let entry = entry(&Lifetime::idle(Duration::from_secs(60)));
+        let mut slab = Slab::default();
+        for number in 0..200 {
+            slab.push(Slot::new(prefix(&key(number)), &entry));
+        }
+        let full = slab.table.num_buckets();
+        while slab.len() > 1 {
+            slab.swap_remove(0);
+            slab.shrink();
+        }
+        assert_eq!(slab.table.num_buckets(), full);
+        assert_eq!(slab.find(&slab.slot(0).prefix), Some(0));
+    }
+
+    #[test]
+    fn memory_that_is_counted_is_that_of_chunks_their_list_and_the_table() {
+        let mut slab = Slab::default();
+        for number in 0..1_000 {
+            slab.push(Slot::new(prefix(&key(number)), &entry(&Lifetime::idle(Duration::from_secs(60)))));
+        }
+        let list = slab.chunks.capacity() * size_of::<usize>();
+        assert_eq!(slab.memory_bytes(), 1_024 * 64 + list + slab.table.allocation_size());
+    }
 }

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 use crate::format::{RECORD_HEADER_BYTES, ROTATE_BYTES};
 
 mod history;
+mod replayed;
+mod revoked;
 mod scale;
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -217,8 +219,10 @@ proptest! {
                 shard.remove(&key(*number));
                 *limit
             });
-            let Page { entries: page, left: after, .. } = shard.page(left, limit, None);
+            let len = shard.parts().0.len();
+            let Page { entries: page, looked_at, left: after } = shard.page(left, limit, None);
             prop_assert!(page.len() <= limit && after < left);
+            prop_assert_eq!((page.len(), looked_at), (looked_at, (left.min(len) - after) as usize));
             met.extend(page.iter().map(|entry| entry.version.0));
             left = after;
         }
@@ -287,6 +291,19 @@ fn session_put_off_for_its_tombstone_and_written_anew_ends_at_its_new_deadline()
     shard.set(&key(1), entry(3, 0, 3, at(1_500)), None, at(1_210));
     assert_eq!(shard.expire(at(1_499), 10).removed, 0);
     assert_eq!(shard.expire(at(1_500 + LATE_MS), 10).removed, 1);
+}
+
+#[test]
+fn session_and_its_older_version_are_gone_at_the_very_instant_of_the_last_deadline() {
+    let mut shard = shard();
+    // These instants end a finest bucket, so they are looked at no later.
+    shard.set(&key(1), entry(1, 0, 1, at(1_280)), None, at(0));
+    shard.set(&key(2), entry(1, 0, 2, at(2_560)), None, at(0));
+    shard.set(&key(2), entry(1, 0, 3, at(2_500)), None, at(0));
+    assert_eq!(shard.expire(at(1_279), 10).removed, 0);
+    assert_eq!(shard.expire(at(1_280), 10).removed, 1);
+    let expired = shard.expire(at(2_560), 10);
+    assert_eq!((expired.removed, expired.outlived.len(), expired.more), (1, 0, false));
 }
 
 #[test]

@@ -159,10 +159,13 @@ mod tests {
         for n in 0..10 {
             usage.add_tombstone(SegmentId(n), after(1), 96, NOW);
         }
-        assert!(!usage.release_tombstones(after(5_000), 4));
-        assert_eq!(usage.live().count(), 6);
-        assert!(usage.release_tombstones(after(5_000), 6));
-        assert_eq!(usage.live().count(), 0);
+        usage.add_tombstone(SegmentId(10), after(3_600_000), 96, NOW);
+        // The very instant to which their times are rounded up.
+        let now = after(STEP_MS_MIN);
+        assert!(!usage.release_tombstones(now, 4));
+        assert_eq!(usage.live().count(), 7);
+        assert!(usage.release_tombstones(now, 6), "what is left is not due");
+        assert_eq!(live(&usage, 10), 96);
     }
 
     #[test]
@@ -174,5 +177,17 @@ mod tests {
         assert_eq!((live(&usage, 1), live(&usage, 2)), (0, 40));
         assert!(usage.release_tombstones(after(5_000), 10));
         assert_eq!(usage.live().count(), 0);
+    }
+
+    #[test]
+    fn memory_that_is_counted_is_what_segments_and_tombstones_take() {
+        let mut usage = Usage::default();
+        assert_eq!(usage.memory_bytes(), 0);
+        for n in 0..1_000 {
+            usage.add_tombstone(SegmentId(n), after(1), 96, NOW);
+        }
+        let least = 1_000 * size_of::<(SegmentId, u64)>() + 2 * 1_000 * size_of::<((u64, SegmentId), u64)>();
+        let counted = usage.memory_bytes();
+        assert!((least..=least + least / 2).contains(&counted), "{counted} bytes, not some {least}");
     }
 }

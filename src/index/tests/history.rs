@@ -262,7 +262,9 @@ impl Life {
             for shard in 0..Index::SHARDS {
                 let mut left = u32::MAX;
                 while left > 0 {
-                    left = self.index.sweep_revoked(shard, left, 2).1;
+                    let (_, after) = self.index.sweep_revoked(shard, left, 2);
+                    assert!(after < left);
+                    left = after;
                 }
             }
             self.index.revoked(upto);

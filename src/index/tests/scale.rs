@@ -63,3 +63,83 @@ fn million_sessions_take_72_bytes_each_through_churn_and_mass_expiry() {
     assert!(per_session(&index) <= 72 * 13 / 10, "{} bytes after expiry", per_session(&index));
     (0..Index::SHARDS).for_each(|shard| check(&index.lock_shard(shard)));
 }
+
+/// Asserts that at least so many bytes are counted, and not half as many more: what is spare in a table or a vector.
+#[track_caller]
+fn assert_near(counted: usize, least: usize) {
+    assert!((least..=least + least / 2).contains(&counted), "{counted} bytes, not some {least}");
+}
+
+#[test]
+fn memory_that_is_counted_is_what_the_sessions_and_all_about_them_take() {
+    let index = Index::new();
+    assert_near(index.memory_bytes(), Index::SHARDS * size_of::<Shard>());
+
+    let mut shard = shard();
+    // Each is near enough to its end to get a bucket of its own.
+    let instant = |number: u64| at(number * 128);
+    for number in 0..256 {
+        shard.set(&key(number), entry(1, 0, number, instant(number + 1)), None, instant(number));
+    }
+    let (slab, buckets) = shard.parts();
+    assert_eq!((slab.len(), buckets.len()), (256, 256));
+    assert_near(slab.memory_bytes(), 256 * 72);
+    let in_use = 256 * 16;
+    assert_near(buckets.memory_bytes(), in_use + 2 * 256 * size_of::<(u64, u32)>());
+    let parts = |shard: &Shard| {
+        let (slab, buckets) = shard.parts();
+        slab.memory_bytes() + buckets.memory_bytes() + shard.usage().memory_bytes()
+    };
+    assert_eq!(shard.memory_bytes(), parts(&shard));
+
+    assert_eq!(shard.expire(instant(257), 1_000).removed, 256);
+    assert_eq!(shard.parts().1.len(), 0);
+    assert_near(shard.parts().1.memory_bytes(), in_use + 256 * size_of::<u32>());
+
+    for number in 0..256 {
+        shard.set(&key(number), entry(1, 0, number, instant(90_000)), None, instant(257));
+        shard.set(&key(number), entry(1, 0, number, instant(30_000)), None, instant(257));
+    }
+    assert_eq!(shard.outlived_count(), 256);
+    let outlived = shard.memory_bytes() - parts(&shard);
+    assert!(outlived >= 256 * (12 + 32 + 8), "{outlived}");
+    assert!(outlived <= 512 * (12 + 32 + 8 + 8), "{outlived}");
+}
+
+#[test]
+fn memory_of_sessions_that_got_their_tombstones_is_given_back() {
+    let mut shard = shard();
+    for number in 0..2_000 {
+        shard.set(&key(number), entry(1, 0, number, at(90_000)), None, at(0));
+        shard.set(&key(number), entry(1, 0, number, at(1_000)), None, at(0));
+    }
+    let full = shard.memory_bytes();
+    // All but a few get their tombstones.
+    for number in 10..2_000 {
+        shard.remove(&key(number));
+    }
+    let before = shard.memory_bytes();
+    assert_eq!(shard.expire(at(2_000), 100).outlived.len(), 10);
+    let after = shard.memory_bytes();
+    assert!(after < before && after < full / 20, "{full} {before} {after}");
+    check(&shard);
+}
+
+#[test]
+fn table_of_older_versions_that_is_used_by_half_is_left_as_it_is() {
+    let mut shard = shard();
+    for number in 0..300 {
+        shard.set(&key(number), entry(1, 0, number, at(90_000)), None, at(0));
+        shard.set(&key(number), entry(1, 0, number, at(60_000)), None, at(0));
+    }
+    let table = |shard: &Shard| {
+        let (slab, buckets) = shard.parts();
+        shard.memory_bytes() - slab.memory_bytes() - buckets.memory_bytes() - shard.usage().memory_bytes()
+    };
+    let full = table(&shard);
+    for number in 150..300 {
+        shard.remove(&key(number));
+    }
+    assert_eq!(shard.expire(at(1_000), 10).removed, 0);
+    assert_eq!(table(&shard), full);
+}

@@ -87,9 +87,11 @@ pub use error::{Error, OpenError, ParseIdError};
 #[doc(hidden)]
 pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
-pub use lifetime::Lifetime;
+pub use lifetime::{Lifetime, Terms};
 pub use options::{Durability, Options, ReadMode};
 pub use session::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError};
+#[cfg(feature = "cookie")]
+pub use session::{InvalidCookieName, SessionCookie};
 pub use store::{Answer, Change, LogStore, MemoryStore, SessionStore};
 pub use sync::Pending;
 

@@ -20,6 +20,18 @@ pub(super) fn merge(base: &Fields, mine: &Fields, theirs: &Fields) -> Fields {
     names.into_iter().filter_map(|name| Some((name.clone(), winner(name)?))).collect()
 }
 
+/// The first field that both sides changed, whatever to: two who count from 1 to 2 agree on the value, and yet one of them is lost. `replaces` says
+/// that mine stands for every field there is.
+pub(super) fn conflict<'a>(
+    base: &'a Fields,
+    mine: &'a Fields,
+    theirs: &'a Fields,
+    replaces: bool,
+) -> Option<&'a str> {
+    let mut names = base.keys().chain(theirs.keys()).filter(|name| base.get(*name) != theirs.get(*name));
+    names.find(|name| replaces || base.get(*name) != mine.get(*name)).map(String::as_str)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -105,6 +117,18 @@ mod tests {
             for name in base.keys().chain(mine.keys()).filter(|name| base.get(*name) != mine.get(*name)) {
                 prop_assert_eq!(merged.get(name), mine.get(name));
             }
+        }
+
+        #[test]
+        fn a_conflict_is_a_field_that_both_changed(
+            base in any_fields(), mine in any_fields(), theirs in any_fields(),
+        ) {
+            let both = |name: &&String| base.get(*name) != mine.get(*name) && base.get(*name) != theirs.get(*name);
+            let is_one = base.keys().chain(mine.keys()).chain(theirs.keys()).any(|name| both(&name));
+            let found = conflict(&base, &mine, &theirs, false);
+            prop_assert_eq!(found.is_some(), is_one);
+            prop_assert!(found.is_none_or(|name| both(&&name.to_string())));
+            prop_assert_eq!(conflict(&base, &mine, &theirs, true).is_some(), base != theirs);
         }
 
         #[test]

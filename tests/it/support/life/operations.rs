@@ -128,6 +128,7 @@ impl Life {
         };
         let written = match (&when, live) {
             (When::Present | When::Version(_), None) => Ok(None),
+            (When::VersionWith { .. }, _) => unreachable!("no operation gives a lifetime so"),
             (When::Version(version), Some(live)) if live.version != Some(*version) => Err(live.version),
             (When::Present | When::Version(_), Some(live)) => {
                 Ok(Some(Session { payload: payload.clone(), version: None, ..live.touched(now) }))

@@ -172,7 +172,6 @@ async fn variant_inserted_in_the_middle_takes_nobodys_place() {
     }
     #[derive(Deserialize, Debug)]
     enum Without {
-        #[expect(dead_code, reason = "only whether it decodes matters")]
         Guest,
     }
     #[derive(Deserialize, PartialEq, Debug)]
@@ -182,6 +181,7 @@ async fn variant_inserted_in_the_middle_takes_nobodys_place() {
         Trusted(u32),
     }
     #[derive(Deserialize, Debug)]
+    #[expect(dead_code, reason = "only whether it decodes matters")]
     enum Reshaped {
         Trusted { since: u32 },
     }

@@ -78,7 +78,7 @@ async fn refuse_a_flood(store: &dyn SessionStore, clock: &ManualClock) {
                 break;
             }
         }
-        let key = visitor.expect("the limit is not zero");
+        let key = visitor.unwrap();
         assert!(store.bind(key, Some(OwnerKey::of(&n.to_le_bytes()))).await.unwrap());
         users.push(key);
         assert_eq!(flood(store).await.len(), 1);

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Clock, Error, Lifetime, LogStore, ManualClock, MemoryStore, OpenError, Options, OwnerKey,
-    SessionId, SessionKey, SessionStore, Timestamp, Whose,
+    Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, MemoryStore, OpenError, Options,
+    OwnerKey, SessionId, SessionKey, SessionStore, Timestamp, Whose,
 };
 
 use crate::stores::{defaults, eventually};
@@ -123,4 +124,18 @@ async fn flood_of_visitors_crowds_out_nobody_on_disk_nor_after_a_restart() {
     let none = Options { anonymous_sessions_max: 0, ..options(&clock) };
     let refused = LogStore::open(folder.path(), none).await;
     assert!(matches!(refused, Err(OpenError::InvalidOption { option: "anonymous_sessions_max", .. })));
+}
+
+#[tokio::test]
+async fn key_that_is_used_again_counts_for_whom_it_is_now() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    // Without threads nothing takes an expired session out of memory, so the next one has its place.
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), options(&clock)).unwrap();
+    let store = store.at(Durability::Buffered);
+    let key = SessionKey::of(b"used again");
+    store.upsert(key, "x".into(), LIFETIME).await.unwrap();
+    assert!(store.bind(key, Some(OwnerKey::of(b"user/42"))).await.unwrap());
+    clock.advance(Duration::from_secs(60));
+    store.upsert(key, "y".into(), LIFETIME).await.unwrap();
+    assert_eq!(flood(&store).await.len(), MAX as usize - 1);
 }

@@ -19,8 +19,6 @@ mod model;
 mod pass;
 #[path = "replay/report.rs"]
 mod report;
-#[path = "shop/ticket.rs"]
-mod ticket;
 #[path = "shop/visit.rs"]
 mod visit;
 

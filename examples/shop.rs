@@ -17,8 +17,6 @@ mod guard;
 mod page;
 #[path = "shop/routes.rs"]
 mod routes;
-#[path = "shop/ticket.rs"]
-mod ticket;
 #[path = "shop/visit.rs"]
 mod visit;
 
@@ -33,7 +31,6 @@ use cloakroom::{Lifetime, LogStore, Options, SessionStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use ticket::Site;
 use visit::Door;
 
 /// A session ends after so many days without a request; at the latest after [`devices::SESSION_DAYS_MAX`].
@@ -93,20 +90,20 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 async fn serve(arguments: &Arguments, store: LogStore) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(arguments.listen).await?;
-    let site = Site::new(arguments.https);
+    let ticket = visit::ticket(arguments.https)?;
     let scheme = if arguments.https { "https" } else { "http" };
     println!("listening on http://{}/", listener.local_addr()?);
     if !arguments.https {
         println!(
             "plain HTTP on a loopback address: the cookie is named {:?} and comes without `Secure` and `__Host-`, which some \
              browsers refuse here; with --https it is named {:?} and has both",
-            site.cookie_name(),
-            Site::new(true).cookie_name()
+            ticket.name(),
+            visit::ticket(true)?.name()
         );
     }
     let absolute = devices::DAY * devices::SESSION_DAYS_MAX;
     let door =
-        Door { store, site, lifetime: Lifetime::idle(devices::DAY * IDLE_DAYS).and_absolute(absolute) };
+        Door { store, ticket, lifetime: Lifetime::idle(devices::DAY * IDLE_DAYS).and_absolute(absolute) };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (tell, told) = tokio::sync::oneshot::channel();
     let asked_to_end = async move {

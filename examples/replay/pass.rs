@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use super::access_log::{Entry, Visitor};
 use super::layer::{Figures, Layer, Seen, TIME_HEADER};
 use super::model::{Answer, Model, is_page};
-use super::ticket::Site;
+use super::visit;
 
 /// What to replay, and how.
 pub struct Plan<'a> {
@@ -137,7 +137,7 @@ fn taken(headers: &HeaderMap, jar: &mut CookieJar) -> Result<Option<String>, Box
     let mut new_id = None;
     for line in headers.get_all(SET_COOKIE) {
         let cookie = Cookie::parse(line.to_str()?.to_owned())?;
-        let rules = Site::new(false).cookie(cookie.value().to_owned()).build();
+        let rules = visit::ticket(false)?.issue(&cookie.value().parse()?);
         if cookie.to_string() != rules.to_string() {
             return Err(format!("the cookie {:?} has other attributes than it must", cookie.name()).into());
         }

@@ -3,25 +3,27 @@
 //! It knows nothing of shops. Nothing is stored and no cookie is set until a handler puts something into the session. Invariant: the only ids
 //! that ever become sessions are those the store made; an id that names no live session is passed over, whatever it looks like.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cloakroom::{Lifetime, LogStore, Session};
-
-use super::ticket::Site;
+use cloakroom::{InvalidCookieName, Lifetime, LogStore, Session, SessionCookie, SessionId};
 
 /// Where requests come in and leave: the store, and the rules of cookie and lifetime.
 #[derive(Clone)]
 pub struct Door {
     pub store: LogStore,
-    pub site: Site,
+    pub ticket: SessionCookie,
     pub lifetime: Lifetime,
 }
 
 impl Door {
     /// The session of the request, which thereby counts as used; a new one that is not stored if it has none.
     pub async fn enter(&self, headers: &HeaderMap) -> Result<Session, Trouble> {
-        let id = self.site.id_in(headers);
+        let id = self.id_in(headers);
         Ok(Session::load_or_new(&self.store, id.as_ref(), self.lifetime).await?)
+    }
+
+    fn id_in(&self, headers: &HeaderMap) -> Option<SessionId> {
+        self.ticket.read(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes))
     }
 
     /// Saves what was changed, if anything was, and sets the cookie if the browser has another id or none. A session that ended meanwhile stays
@@ -35,13 +37,19 @@ impl Door {
         session.save(&self.store).await?;
         let mut answer = answer.into_response();
         if let Some(id) = session.id()
-            && self.site.id_in(headers).as_ref() != Some(id)
+            && self.id_in(headers).as_ref() != Some(id)
         {
-            let cookie = self.site.cookie(id.to_text()).to_string();
+            let cookie = self.ticket.issue(id).to_string();
             answer.headers_mut().append(header::SET_COOKIE, cookie.try_into()?);
         }
         Ok(answer)
     }
+}
+
+/// The cookie's rules: the strictest there are, or for plain HTTP on the loopback address the next to them.
+pub fn ticket(https: bool) -> Result<SessionCookie, InvalidCookieName> {
+    let ticket = SessionCookie::new("shop")?;
+    Ok(if https { ticket } else { ticket.without_https() })
 }
 
 /// A failure that the visitor can do nothing about.

@@ -27,7 +27,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use cloakroom::cookie::SessionCookie;
 use cloakroom::{Lifetime, LogStore, Options, SessionStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,21 +90,20 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 async fn serve(arguments: &Arguments, store: LogStore) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(arguments.listen).await?;
-    let strict = SessionCookie::new("shop");
-    let cookie = if arguments.https { strict.clone() } else { SessionCookie::on_loopback("shop") };
+    let ticket = visit::ticket(arguments.https)?;
     let scheme = if arguments.https { "https" } else { "http" };
     println!("listening on http://{}/", listener.local_addr()?);
     if !arguments.https {
         println!(
             "plain HTTP on a loopback address: the cookie is named {:?} and comes without `Secure` and `__Host-`, which some \
              browsers refuse here; with --https it is named {:?} and has both",
-            cookie.name(),
-            strict.name()
+            ticket.name(),
+            visit::ticket(true)?.name()
         );
     }
     let absolute = devices::DAY * devices::SESSION_DAYS_MAX;
     let door =
-        Door { store, cookie, lifetime: Lifetime::idle(devices::DAY * IDLE_DAYS).and_absolute(absolute) };
+        Door { store, ticket, lifetime: Lifetime::idle(devices::DAY * IDLE_DAYS).and_absolute(absolute) };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (tell, told) = tokio::sync::oneshot::channel();
     let asked_to_end = async move {

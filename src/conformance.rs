@@ -142,7 +142,11 @@ pub async fn contract(store: &dyn SessionStore) -> Checked {
     check.that(matches!(stale, Err(Error::Conflict { .. })), "a put at an old version is no conflict")?;
     let soon = Lifetime::absolute(Duration::from_secs(60));
     let version = second.unwrap_or(first.version);
-    check.done(store.write(key, "3".into(), When::VersionFor(version, soon)).await)?;
+    check.done(
+        store
+            .write(key, "3".into(), When::VersionWith { version, lifetime: soon, loaded: first.terms() })
+            .await,
+    )?;
     let third = check.get(store, key).await?;
     let is_so = third.is_some_and(|s| {
         s.payload == "3" && s.created_at == first.created_at && s.expires_at < first.expires_at
@@ -213,17 +217,20 @@ pub async fn resurrection(store: &dyn SessionStore) -> Checked {
     for end in ["deleted", "rotated away", "revoked"] {
         let key = check.session(store, "1").await?;
         check.done(store.bind(key, Some(owner)).await)?;
-        let version = check.get(store, key).await?.map(|s| s.version);
+        let before = check.get(store, key).await?;
         let moved = match end {
             "deleted" => check.done(store.delete(key).await).map(|_| None)?,
             "rotated away" => check.done(store.rotate(key).await)?,
             _ => check.done(store.revoke(Whose::Owner(owner), None).await).map(|()| None)?,
         };
         check.gone(store, key, &format!("a session that was {end} is there")).await?;
-        let version = version.ok_or_else(|| Violation::new(check.0, "a bound session is not there"))?;
+        let before = before.ok_or_else(|| Violation::new(check.0, "a bound session is not there"))?;
+        let (version, loaded) = (before.version, before.terms());
         check.done(store.put(key, "late".into()).await)?;
         check.done(store.put_if(key, "late".into(), version).await)?;
-        check.done(store.write(key, "late".into(), When::VersionFor(version, HOUR)).await)?;
+        check.done(
+            store.write(key, "late".into(), When::VersionWith { version, lifetime: HOUR, loaded }).await,
+        )?;
         check.done(store.update(key, &mut |_| Some("late".into())).await)?;
         check.done(store.touch(key).await)?;
         check.done(store.set_lifetime(key, HOUR).await)?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::id::{OwnerKey, SessionKey, Version};
-use crate::lifetime::Lifetime;
+use crate::lifetime::{Lifetime, Terms};
 
 /// A session as it is stored.
 ///
@@ -39,6 +39,26 @@ pub struct Stored {
     pub idle: Option<Duration>,
     /// The owner it is [bound](crate::SessionStore::bind) to.
     pub owner: Option<OwnerKey>,
+}
+
+impl Stored {
+    /// The lifetime it is under, to be compared with what it is under later.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// let before = store.get(id.key(), Access::Touch).await?.unwrap();
+    /// store.put(id.key(), "y".into()).await?; // no write but an explicit one changes a lifetime
+    /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().terms(), before.terms());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let idle_ms = self.idle.map_or(0, |idle| Timestamp::default().saturating_add(idle).as_millis());
+        Terms { idle_ms, absolute_at: self.absolute_at.unwrap_or(Timestamp::MAX) }
+    }
 }
 
 /// Whether reading a session counts as using it.
@@ -72,8 +92,16 @@ pub enum When {
     Present,
     /// The session is live and at this version; else [`Error::Conflict`](crate::Error::Conflict), or nothing if it is gone.
     Version(Version),
-    /// The session is live and at this version, else as for [`Version`](Self::Version); it begins this lifetime, longer or shorter, in the same step.
-    VersionFor(Version, Lifetime),
+    /// The same, and it begins this lifetime. If it is not under the [`Terms`] it was loaded under any more, since somebody else gave it
+    /// another lifetime, each part ends when the earlier of the two does: a shortening wins over who did not know of it.
+    VersionWith {
+        /// The version the session must be at.
+        version: Version,
+        /// What it begins.
+        lifetime: Lifetime,
+        /// What the caller knew.
+        loaded: Terms,
+    },
     /// No live session has the key, else [`Error::AlreadyExists`](crate::Error::AlreadyExists); it begins this lifetime.
     Absent(Lifetime),
     /// Always: a new session, or a new payload *and* lifetime for the one that is there.

@@ -43,6 +43,16 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// The store is at [`Options::anonymous_sessions_max`](crate::Options::anonymous_sessions_max): a flood of visitors, whom the signed-in do not
+    /// pay for.
+    #[error(
+        "the store holds {max} sessions without an owner, its limit: wait for some to expire, or raise `anonymous_sessions_max`; those who are signed in \
+         are not affected"
+    )]
+    TooManyAnonymousSessions {
+        /// The limit.
+        max: usize,
+    },
     /// [`create_as`](crate::SessionStore::create_as) met a live session under that key.
     #[error("there is a live session under this key already: `upsert` replaces it, `put` keeps its lifetime")]
     AlreadyExists,

@@ -132,6 +132,9 @@ const NAME_PREFIX: &[u8; 33] = b"cloakroom: a name, and no id, is:";
 
 /// What a session is stored under: the SHA-256 of its id. It names a session and opens none.
 ///
+/// A request's id is hashed before anything is looked up, and that is the defence against timing: how long a lookup takes may tell how much of a *key*
+/// matched, and nobody can choose ids whose keys come ever nearer to one that is stored, so no guess leads to the next. Nothing compares ids.
+///
 /// ```
 /// use cloakroom::SessionKey;
 ///

@@ -86,8 +86,6 @@ pub mod what_survives_what;
 
 #[cfg(feature = "actix-session")]
 pub use adapters::actix_session;
-#[cfg(feature = "cookie")]
-pub use adapters::cookie;
 #[cfg(feature = "tower-sessions")]
 pub use adapters::tower_sessions;
 #[cfg(feature = "tower-sessions-0-14")]
@@ -102,11 +100,13 @@ pub use error::{Error, OpenError, ParseIdError};
 #[doc(hidden)]
 pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
-pub use lifetime::Lifetime;
+pub use lifetime::{Lifetime, Terms};
 pub use options::{Durability, Options, ReadMode};
 pub use session::{
     FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError, merge,
 };
+#[cfg(feature = "cookie")]
+pub use session::{InvalidCookieName, SessionCookie};
 pub use store::{Answer, Change, LogStore, MemoryStore, SessionStore};
 pub use sync::Pending;
 

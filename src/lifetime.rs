@@ -119,6 +119,28 @@ impl Lifetime {
     }
 }
 
+/// What of a lifetime touches and saves leave alone: the idle period and the absolute end. Only an explicit change makes another of it, so two
+/// that are equal tell that nobody gave the session another lifetime meanwhile.
+///
+/// ```
+/// use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
+/// use std::time::Duration;
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let store = MemoryStore::new();
+/// let id = store.create("x".into(), Lifetime::idle(Duration::from_secs(60))).await?;
+/// let loaded = store.get(id.key(), Access::Touch).await?.unwrap().terms();
+/// store.set_lifetime(id.key(), Lifetime::idle(Duration::from_secs(5))).await?;
+/// assert_ne!(store.get(id.key(), Access::Touch).await?.unwrap().terms(), loaded);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// As a slot keeps it: 0 for none.
+    pub(crate) idle_ms: u64,
+    /// [`Timestamp::MAX`] for never.
+    pub(crate) absolute_at: Timestamp,
+}
+
 /// The deadlines of one session at one moment: what a record carries and what the index keeps.
 ///
 /// Invariant: `expires_at <= absolute_at`, and two values that came from the same call compare equal after a trip through a
@@ -166,6 +188,27 @@ impl Deadlines {
         let promised = now.saturating_add(Duration::from_millis(self.idle_ms)).min(self.absolute_at);
         let enough = self.expires_at >= promised && !(self.exact && self.expires_at != promised);
         (!enough).then(|| self.moved(now)).filter(|moved| moved != self)
+    }
+
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms { idle_ms: self.idle_ms, absolute_at: self.absolute_at }
+    }
+
+    /// What a request that loaded the session under the terms `loaded`, and now gives it the lifetime of `self`, makes of `theirs`, the
+    /// deadlines by then. Where somebody else gave it another lifetime meanwhile, each part ends when the earlier of the two
+    /// ends: who shortened it is not overruled by who did not know.
+    pub(crate) fn merged(self, loaded: Terms, theirs: Self) -> Self {
+        if theirs.terms() == loaded {
+            return self;
+        }
+        // No idle period is the longest one.
+        let shorter =
+            if self.idle_ms.wrapping_sub(1) <= theirs.idle_ms.wrapping_sub(1) { self } else { theirs };
+        Self {
+            absolute_at: self.absolute_at.min(theirs.absolute_at),
+            expires_at: self.expires_at.min(theirs.expires_at),
+            ..shorter
+        }
     }
 
     /// Whether the session is there at `now`.

@@ -84,6 +84,11 @@ pub struct Options {
     pub payload_bytes_max: u32,
     /// The most sessions, 1 to 2^31; default 2^31. One more is refused with [`Error::TooManySessions`](crate::Error::TooManySessions).
     pub sessions_max: u32,
+    /// The most sessions without an owner, 1 to 2^31; default 2^31. One more is refused with
+    /// [`Error::TooManyAnonymousSessions`](crate::Error::TooManyAnonymousSessions), while who has a session can still be
+    /// [bound](crate::SessionStore::bind) to an owner. Set well below `sessions_max` it keeps room for those who sign in, whatever flood of visitors
+    /// there is. A session whose owner is taken away always may stay. Writers at the same instant may pass it by one each.
+    pub anonymous_sessions_max: u32,
     /// Bytes that may wait to be written, 64 KiB to 1 GiB and at least twice the longest record; default 16 MiB. Writers beyond it wait.
     pub unwritten_bytes_max: u32,
     /// Bytes of sealed segments to keep mapped for reads on the calling thread; default 4 GiB. The rest is read by reader threads.
@@ -106,6 +111,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             payload_bytes_max: 1 << 20,
             sessions_max: 1 << 31,
+            anonymous_sessions_max: 1 << 31,
             unwritten_bytes_max: 16 << 20,
             warm_bytes_max: 4 << 30,
             durability: Durability::Interval(Durability::INTERVAL_DEFAULT),
@@ -132,6 +138,7 @@ impl Options {
                 "1 to segment_bytes / 8, at most 8 MiB",
             ),
             ("sessions_max", u64::from(self.sessions_max), 1, 1 << 31, "1 to 2^31"),
+            ("anonymous_sessions_max", u64::from(self.anonymous_sessions_max), 1, 1 << 31, "1 to 2^31"),
             (
                 "unwritten_bytes_max",
                 u64::from(self.unwritten_bytes_max),
@@ -172,6 +179,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("sessions_max", &self.sessions_max)
+            .field("anonymous_sessions_max", &self.anonymous_sessions_max)
             .field("unwritten_bytes_max", &self.unwritten_bytes_max)
             .field("warm_bytes_max", &self.warm_bytes_max)
             .field("durability", &self.durability)

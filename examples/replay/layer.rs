@@ -13,7 +13,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use cloakroom::cookie::SessionCookie;
 use cloakroom::{
     Clock, Lifetime, LogStore, ManualClock, Options, Session, SessionStore, SystemClock, Timestamp,
 };
@@ -21,7 +20,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use super::visit::{Door, Trouble};
+use super::visit::{self, Door, Trouble};
 
 /// Pages that the history keeps, so that a session stays small however long it lasts.
 pub const HISTORY_MAX: usize = 10;
@@ -100,7 +99,7 @@ impl Layer {
         let store = LogStore::open(&self.folder, options).await?;
         let idle = Lifetime::idle(Duration::from_millis(self.idle_ms));
         let lifetime = if self.exact { idle.exact() } else { idle };
-        let door = Door { store: store.clone(), cookie: SessionCookie::on_loopback("shop"), lifetime };
+        let door = Door { store: store.clone(), ticket: visit::ticket(false)?, lifetime };
         let latencies = Arc::new(Mutex::new(nanoseconds()?));
         let app = Router::new()
             .route("/page", post(page))

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a request is sent only after the answer to the one before it was judged, so the order is the log's, always the same.
 
-use cloakroom::cookie::SessionCookie;
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use tokio::process::{Child, Command};
 use super::access_log::{Entry, Visitor};
 use super::layer::{Figures, Layer, Seen, TIME_HEADER};
 use super::model::{Answer, Model, is_page};
+use super::visit;
 
 /// What to replay, and how.
 pub struct Plan<'a> {
@@ -137,8 +137,8 @@ fn taken(headers: &HeaderMap, jar: &mut CookieJar) -> Result<Option<String>, Box
     let mut new_id = None;
     for line in headers.get_all(SET_COOKIE) {
         let cookie = Cookie::parse(line.to_str()?.to_owned())?;
-        let rules = cookie.value().parse().map(|id| SessionCookie::on_loopback("shop").set(&id).to_string());
-        if rules.as_ref() != Ok(&cookie.to_string()) {
+        let rules = visit::ticket(false)?.issue(&cookie.value().parse()?);
+        if cookie.to_string() != rules.to_string() {
             return Err(format!("the cookie {:?} has other attributes than it must", cookie.name()).into());
         }
         new_id = Some(cookie.value().to_owned());

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use cloakroom::{Saved, Session, SessionStore, Timestamp};
-
 use serde::Deserialize;
 
 use super::devices::{self, Devices};
@@ -186,7 +185,7 @@ async fn sign_out_everywhere(State(door): State<Door>, headers: HeaderMap) -> Re
 /// The session is over, so the browser need not keep its id; if it does, nothing comes of it.
 fn without_cookie(door: &Door, to: &str) -> Result<Response, Trouble> {
     let mut answer = Redirect::to(to).into_response();
-    let cookie = door.cookie.remove().to_string();
+    let cookie = door.ticket.removal().to_string();
     answer.headers_mut().append(header::SET_COOKIE, cookie.try_into()?);
     Ok(answer)
 }

@@ -5,14 +5,13 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cloakroom::cookie::SessionCookie;
-use cloakroom::{Lifetime, LogStore, Session, SessionId};
+use cloakroom::{InvalidCookieName, Lifetime, LogStore, Session, SessionCookie, SessionId};
 
 /// Where requests come in and leave: the store, and the rules of cookie and lifetime.
 #[derive(Clone)]
 pub struct Door {
     pub store: LogStore,
-    pub cookie: SessionCookie,
+    pub ticket: SessionCookie,
     pub lifetime: Lifetime,
 }
 
@@ -24,7 +23,7 @@ impl Door {
     }
 
     fn id_in(&self, headers: &HeaderMap) -> Option<SessionId> {
-        self.cookie.id_in(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes))
+        self.ticket.read(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes))
     }
 
     /// Saves what was changed, if anything was, and sets the cookie if the browser has another id or none. A session that ended meanwhile stays
@@ -40,11 +39,17 @@ impl Door {
         if let Some(id) = session.id()
             && self.id_in(headers).as_ref() != Some(id)
         {
-            let cookie = self.cookie.set(id).to_string();
+            let cookie = self.ticket.issue(id).to_string();
             answer.headers_mut().append(header::SET_COOKIE, cookie.try_into()?);
         }
         Ok(answer)
     }
+}
+
+/// The cookie's rules: the strictest there are, or for plain HTTP on the loopback address the next to them.
+pub fn ticket(https: bool) -> Result<SessionCookie, InvalidCookieName> {
+    let ticket = SessionCookie::new("shop")?;
+    Ok(if https { ticket } else { ticket.without_https() })
 }
 
 /// A failure that the visitor can do nothing about.

@@ -46,7 +46,7 @@ fn apply(life: &mut Life, operation: &[u8]) {
     let op = match what % 23 {
         0 | 1 => Op::Create { name, len, lifetime },
         2 | 3 => Op::Put { name, len },
-        4 => Op::PutIf { name, len, stale: long % 2 == 0, lifetime: (long % 4 < 2).then_some(lifetime) },
+        4 => Op::PutIf { name, len, stale: long % 2 == 0 },
         5 | 6 => Op::Upsert { name, len, lifetime },
         7 => Op::Touch { name },
         8 => Op::SetLifetime { name, lifetime },

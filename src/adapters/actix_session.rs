@@ -59,10 +59,8 @@ impl ActixStore {
 impl ActixSessionStore for ActixStore {
     async fn load(&self, token: &Token) -> Result<Option<State>, LoadError> {
         let Some(key) = key(token) else { return Ok(None) };
-        let loaded = self.0.load(key).await.map_err(|trouble| match trouble {
-            Trouble::Decode { .. } => LoadError::Deserialization(trouble.into()),
-            Trouble::Encode | Trouble::Store(_) => LoadError::Other(trouble.into()),
-        })?;
+        // Not as `Deserialization`: the middleware would go on with an empty session, and save that over what cannot be read.
+        let loaded = self.0.load(key).await.map_err(|trouble| LoadError::Other(trouble.into()))?;
         let Some((fields, mark)) = loaded else { return Ok(None) };
         let mark = serde_json::to_string(&mark).map_err(|e| LoadError::Other(e.into()))?;
         Ok(Some(fields.into_iter().chain([(MARK.to_owned(), mark)]).collect()))

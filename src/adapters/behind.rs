@@ -8,6 +8,7 @@
 //! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session remembers the last of it, once; the
 //!   create that follows merges into that. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
 //!   session gets only what this request itself has set. Of two requests that cycle one id at once, each so carries only its own.
+//!   The list is of one adapter and its clones. The owner is bound again after the create: a revocation in between misses the new session.
 //! - **Deadlines.** An end that is earlier than the one that was loaded was meant to be earlier, and wins; a deadline that somebody else shortened
 //!   meanwhile stays; else the later of the two counts.
 
@@ -128,7 +129,9 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
                 return Ok(());
             }
             let Some(lifetime) = left(end_ms) else { return self.delete(key).await };
-            match self.store.write(key, encode(&fields)?, When::VersionFor(stored.version, lifetime)).await {
+            let (version, loaded) = (stored.version, stored.terms());
+            let when = When::VersionWith { version, lifetime, loaded };
+            match self.store.write(key, encode(&fields)?, when).await {
                 Err(Error::Conflict { .. }) => {}
                 done => return Ok(done.map(drop)?),
             }

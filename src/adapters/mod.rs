@@ -11,9 +11,6 @@
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-14", feature = "actix-session"))]
 mod behind;
 
-#[cfg(feature = "cookie")]
-pub mod cookie;
-
 #[cfg(feature = "actix-session")]
 pub mod actix_session;
 

@@ -90,7 +90,7 @@ impl Engine {
         if payload.len() > max {
             return Err(Error::PayloadTooLarge { len: payload.len(), max });
         }
-        if let When::VersionFor(_, lifetime) | When::Absent(lifetime) | When::Always(lifetime) = &when {
+        if let When::Absent(lifetime) | When::Always(lifetime) | When::VersionWith { lifetime, .. } = &when {
             Deadlines::start(self.clock.now(), lifetime)?;
         }
         let body = Body { payload: &payload, ..Body::default() };
@@ -136,15 +136,17 @@ impl Engine {
         let live = standing.live(now);
         let kept = |entry: Entry| (entry.deadlines.touched(now).unwrap_or(entry.deadlines), entry.created_s);
         let lifetime = match (when, live) {
-            (When::Present | When::Version(_) | When::VersionFor(..), None) => return Ok(None),
-            (When::Version(version) | When::VersionFor(version, _), Some(entry))
-                if entry.version != version.0 =>
-            {
-                return Err(Error::Conflict { current: Version(entry.version) });
+            (When::Present | When::Version(_) | When::VersionWith { .. }, None) => return Ok(None),
+            (When::Present, Some(entry)) => return Ok(Some(kept(entry))),
+            (When::Version(version), Some(entry)) if entry.version == version.0 => {
+                return Ok(Some(kept(entry)));
             }
-            (When::Present | When::Version(_), Some(entry)) => return Ok(Some(kept(entry))),
-            (When::VersionFor(_, lifetime), Some(entry)) => {
-                return Ok(Some((Deadlines::start(now, &lifetime)?, entry.created_s)));
+            (When::VersionWith { version, lifetime, loaded }, Some(entry)) if entry.version == version.0 => {
+                let given = Deadlines::start(now, &lifetime)?;
+                return Ok(Some((given.merged(loaded, entry.deadlines), entry.created_s)));
+            }
+            (When::Version(_) | When::VersionWith { .. }, Some(entry)) => {
+                return Err(Error::Conflict { current: Version(entry.version) });
             }
             (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
             (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,
@@ -152,6 +154,12 @@ impl Engine {
         let max = self.options.sessions_max as usize;
         if standing.found.is_none() && self.index.len() >= max {
             return Err(Error::TooManySessions { max });
+        }
+        let max = self.options.anonymous_sessions_max as usize;
+        // One in the place of another anonymous session that ended makes no more of them.
+        let is_more = live.is_none() && standing.found.is_none_or(|entry| entry.owned);
+        if is_more && self.index.anonymous() >= max {
+            return Err(Error::TooManyAnonymousSessions { max });
         }
         let created_s = live.map_or_else(|| seconds(now), |entry| entry.created_s);
         Ok(Some((Deadlines::start(now, &lifetime)?, created_s)))

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::id::{Address, OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+mod count;
 mod deadlines;
 mod replay;
 mod revocations;
@@ -25,6 +26,8 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod usage;
+
+use count::Count;
 
 pub(crate) use replay::Replay;
 pub(crate) use revocations::{Revocation, Revocations};
@@ -80,8 +83,7 @@ pub(crate) struct Index {
     revocations: RwLock<Revocations>,
     /// Whether there are any: all that a read asks while there are none.
     is_revoking: AtomicBool,
-    /// How many sessions there are: read at each create, written at each create and end.
-    count: Arc<AtomicUsize>,
+    count: Arc<Count>,
 }
 
 impl Index {
@@ -96,7 +98,7 @@ impl Index {
         Self::of(shards, Revocations::default(), count)
     }
 
-    fn of(shards: Vec<Mutex<Shard>>, revocations: Revocations, count: Arc<AtomicUsize>) -> Self {
+    fn of(shards: Vec<Mutex<Shard>>, revocations: Revocations, count: Arc<Count>) -> Self {
         Self { shards, revocations: RwLock::new(revocations), is_revoking: AtomicBool::new(false), count }
     }
 
@@ -182,7 +184,12 @@ impl Index {
 
     /// How many sessions there are, those that ended and were not yet swept included.
     pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.count.all()
+    }
+
+    /// How many of them have no owner.
+    pub(crate) fn anonymous(&self) -> usize {
+        self.count.anonymous()
     }
 
     /// The live bytes of each segment that has any. One shard is locked at a time, so writes of that moment may be in it or not.

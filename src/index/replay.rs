@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::count::Count;
 use super::revocations::{Revocation, Revocations};
 use super::shard::Outlived;
 use super::slab::{Prefix, Slab, Slot, prefix};
@@ -31,7 +32,6 @@ use crate::clock::Timestamp;
 use crate::id::{OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
 use crate::sync::Mutex;
-use crate::sync::atomic::AtomicUsize;
 
 /// An index in the making. Threads may share it; they wait for each other only where their keys meet in a shard. Where there are
 /// millions of records, give them grouped by shard: one shard's table fits a processor's cache, all of them do not (measured at 10 M:
@@ -332,7 +332,7 @@ impl Fold {
         self.newest.swap_remove(number as usize);
     }
 
-    fn finish(mut self, now: Timestamp, count: Arc<AtomicUsize>, revocations: &Revocations) -> Shard {
+    fn finish(mut self, now: Timestamp, count: Arc<Count>, revocations: &Revocations) -> Shard {
         let mut outlived = HashMap::new();
         for number in (0..self.slab.len()).rev() {
             let slot = self.slab.slot(number);

@@ -20,6 +20,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::Entry;
+use super::count::Count;
 use super::deadlines::Buckets;
 use super::revocations::Revocations;
 use super::slab::{Prefix, Slab, Slot, prefix};
@@ -27,7 +28,6 @@ use super::usage::Usage;
 use crate::clock::Timestamp;
 use crate::id::{Address, OwnerKey, SegmentId, SessionKey};
 use crate::lifetime::Deadlines;
-use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long until a session that needs a tombstone is handed out again, should its tombstone fail.
 const TOMBSTONE_RETRY: Duration = Duration::from_secs(1);
@@ -73,12 +73,12 @@ pub(crate) struct Shard {
     /// The latest time that a caller gave.
     now: Timestamp,
     /// Shared by all shards.
-    count: Arc<AtomicUsize>,
+    count: Arc<Count>,
 }
 
 impl Shard {
     #[cfg(test)]
-    pub(super) fn new(count: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(count: Arc<Count>) -> Self {
         let (outlived, owners) = (HashMap::new(), HashMap::new());
         Self::replayed(Slab::default(), Usage::default(), outlived, owners, Timestamp::default(), count)
     }
@@ -90,14 +90,15 @@ impl Shard {
         outlived: HashMap<Prefix, Outlived>,
         owners: HashMap<Prefix, OwnerKey>,
         now: Timestamp,
-        count: Arc<AtomicUsize>,
+        count: Arc<Count>,
     ) -> Self {
         let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, owners, now, count };
         for number in 0..shard.slab.len() {
-            shard.usage.charge(&shard.slab.slot(number).entry());
+            let entry = shard.slab.slot(number).entry();
+            shard.usage.charge(&entry);
+            shard.count.began(entry.owned);
             shard.buckets.arm(&mut shard.slab, number, now);
         }
-        shard.count.fetch_add(shard.slab.len() as usize, Ordering::Relaxed);
         shard
     }
 
@@ -137,12 +138,13 @@ impl Shard {
         let Some(number) = self.slab.find(&prefix) else {
             let number = self.slab.push(Slot::new(prefix, &entry));
             self.buckets.arm(&mut self.slab, number, now);
-            self.count.fetch_add(1, Ordering::Relaxed);
+            self.count.began(entry.owned);
             return;
         };
         let old = self.slab.slot(number).entry();
         self.usage.release(&old);
         self.slab.slot_mut(number).put(&entry);
+        self.count.changed(old.owned, entry.owned);
         let (was, is) = (old.deadlines.expires_at, entry.deadlines.expires_at);
         self.note_outlived(key, prefix, was, is);
         // A later deadline needs nothing: the slot is looked at when the old one falls due, and moved on. But one that had passed
@@ -329,7 +331,7 @@ impl Shard {
         if slot.is_owned() {
             self.owners.remove(&slot.prefix);
         }
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.count.ended(slot.is_owned());
         entry
     }
 

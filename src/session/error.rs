@@ -102,6 +102,14 @@ pub enum SessionError {
         /// The one that is known.
         known: u8,
     },
+    /// [`save_if_unchanged`](crate::Session::save_if_unchanged) met a field that another request changed too. Nothing was written.
+    #[error(
+        "field {field:?} was changed by another request meanwhile: load the session again, then decide anew"
+    )]
+    Conflict {
+        /// Name of the field; the first of them, if there are more.
+        field: String,
+    },
     /// This session and what another request saved meanwhile have more than [`FIELDS_MAX`](crate::FIELDS_MAX) fields together. Nothing was
     /// written.
     #[error(

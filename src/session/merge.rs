@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::field::Fields;
+
 /// What to store, given the fields that were loaded (`base`), those there are now (`mine`), and those stored by now (`theirs`).
 ///
 /// By field: what I changed, added or removed since I loaded it is as I have it; anything else is as they have it. Where both changed
@@ -32,11 +34,23 @@ pub fn merge<K: Ord + Clone, V: PartialEq + Clone>(
     names.into_iter().filter_map(|name| Some((name.clone(), winner(name)?))).collect()
 }
 
+/// The first field that both sides changed, whatever to: two who count from 1 to 2 agree on the value, and yet one of them is lost. `replaces` says
+/// that mine stands for every field there is.
+pub(super) fn conflict<'a>(
+    base: &'a Fields,
+    mine: &'a Fields,
+    theirs: &'a Fields,
+    replaces: bool,
+) -> Option<&'a str> {
+    let mut names = base.keys().chain(theirs.keys()).filter(|name| base.get(*name) != theirs.get(*name));
+    names.find(|name| replaces || base.get(*name) != mine.get(*name)).map(String::as_str)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::field::{Field, Fields};
+    use super::super::field::Field;
     use super::*;
 
     fn fields(of: &[(&str, u8)]) -> Fields {
@@ -115,6 +129,18 @@ mod tests {
             for name in base.keys().chain(mine.keys()).filter(|name| base.get(*name) != mine.get(*name)) {
                 prop_assert_eq!(merged.get(name), mine.get(name));
             }
+        }
+
+        #[test]
+        fn a_conflict_is_a_field_that_both_changed(
+            base in any_fields(), mine in any_fields(), theirs in any_fields(),
+        ) {
+            let both = |name: &&String| base.get(*name) != mine.get(*name) && base.get(*name) != theirs.get(*name);
+            let is_one = base.keys().chain(mine.keys()).chain(theirs.keys()).any(|name| both(&name));
+            let found = conflict(&base, &mine, &theirs, false);
+            prop_assert_eq!(found.is_some(), is_one);
+            prop_assert!(found.is_none_or(|name| both(&&name.to_string())));
+            prop_assert_eq!(conflict(&base, &mine, &theirs, true).is_some(), base != theirs);
         }
 
         #[test]

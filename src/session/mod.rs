@@ -4,29 +4,34 @@
 //! no cache and holds no store: each call that needs one is given it. Invariants: a session that was stored once is only ever updated, so a
 //! late save revives nobody (P2); and what another request saved to a field that this one left alone is kept (P3).
 
+#[cfg(feature = "cookie")]
+mod cookie;
 mod envelope;
 mod error;
 mod field;
 mod limits;
 mod merge;
+mod save;
 
 use std::fmt;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::contract::{Access, Stored};
+use crate::contract::Access;
 use crate::id::SessionId;
-use crate::lifetime::Lifetime;
+use crate::lifetime::{Lifetime, Terms};
 use crate::store::SessionStore;
 
 use field::{Field, Fields, is_valid_name};
 
+#[cfg(feature = "cookie")]
+pub use cookie::{InvalidCookieName, SessionCookie};
 pub use error::{FieldError, SessionError};
 pub use field::RawField;
 pub use limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
 pub use merge::merge;
+pub use save::Saved;
 
 /// A session as a dictionary of typed fields.
 ///
@@ -62,37 +67,16 @@ pub struct Session {
     mine: Fields,
     /// Since the base, everything was removed, also what others add meanwhile.
     cleared: bool,
+    /// The lifetime it was loaded under; `None` where the next save is the first to see it.
+    terms: Option<Terms>,
+    /// The lifetime that the next save gives it.
+    lifetime: Option<Lifetime>,
 }
 
 /// Whether there is something to update.
 enum Origin {
     New(Lifetime),
     Stored(SessionId),
-}
-
-/// What a [`Session::save`] did.
-///
-/// ```
-/// # use cloakroom::{Lifetime, MemoryStore, Saved, Session};
-/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut session = Session::new(Lifetime::idle(std::time::Duration::from_secs(1800)));
-/// match session.save(&MemoryStore::new()).await? {
-///     Saved::Created => println!("set the cookie"),
-///     Saved::Gone => println!("remove the cookie"),
-///     Saved::Updated | Saved::Unchanged => println!("leave it as it is"),
-/// }
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Saved {
-    /// There was nothing to write.
-    Unchanged,
-    /// The session is stored now, for the first time, and has an id: tell the browser.
-    Created,
-    /// What changed is stored, merged with what others stored.
-    Updated,
-    /// The session was deleted, rotated away or expired meanwhile. Nothing was written.
-    Gone,
 }
 
 impl Session {
@@ -105,7 +89,14 @@ impl Session {
     /// ```
     #[must_use]
     pub fn new(lifetime: Lifetime) -> Self {
-        Self { origin: Origin::New(lifetime), base: Fields::new(), mine: Fields::new(), cleared: false }
+        Self {
+            origin: Origin::New(lifetime),
+            base: Fields::new(),
+            mine: Fields::new(),
+            cleared: false,
+            terms: None,
+            lifetime: None,
+        }
     }
 
     /// The session with this id, if it is live; it counts as used. Nothing is known of an id that this store did not issue: it is
@@ -124,7 +115,8 @@ impl Session {
     pub async fn load(store: &dyn SessionStore, id: &SessionId) -> Result<Option<Self>, SessionError> {
         let Some(stored) = store.get(id.key(), Access::Touch).await? else { return Ok(None) };
         let base = envelope::decode(&stored.payload)?;
-        Ok(Some(Self { origin: Origin::Stored(id.clone()), mine: base.clone(), base, cleared: false }))
+        let (origin, terms) = (Origin::Stored(id.clone()), Some(stored.terms()));
+        Ok(Some(Self { origin, mine: base.clone(), base, cleared: false, terms, lifetime: None }))
     }
 
     /// The session with this id if there is one and it is live, else a new one: how most requests begin.
@@ -247,6 +239,33 @@ impl Session {
         self.cleared = true;
     }
 
+    /// Gives the session another lifetime, longer or shorter, which begins when it is saved: "remember me", or a short one for who pays.
+    ///
+    /// A save that was given none leaves the lifetime as it finds it, so a slow request never shortens or lengthens what another one set. Where
+    /// two set one without knowing of each other, each part of it ends when the earlier of the two does: a shortening is not undone by a request in
+    /// flight. To overrule it, load the session again.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, Session, SessionStore};
+    /// # use std::time::Duration;
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryStore::new();
+    /// # let mut session = Session::new(Lifetime::idle(Duration::from_secs(1800)));
+    /// session.insert("user", &42)?;
+    /// session.save(&store).await?;
+    /// session.set_lifetime(Lifetime::idle(Duration::from_secs(60)));
+    /// session.save(&store).await?;
+    /// let stored = store.get(session.id().unwrap().key(), Access::Peek).await?.unwrap();
+    /// assert_eq!(stored.idle, Some(Duration::from_secs(60)));
+    /// # Ok(()) }
+    /// ```
+    pub fn set_lifetime(&mut self, lifetime: Lifetime) {
+        match &mut self.origin {
+            Origin::New(begins) => *begins = lifetime,
+            Origin::Stored(_) => self.lifetime = Some(lifetime),
+        }
+    }
+
     /// Whether there is a field of this name.
     ///
     /// ```
@@ -310,7 +329,7 @@ impl Session {
         self.mine.is_empty()
     }
 
-    /// Whether a [`save`](Self::save) has something to do: a field is not as it was loaded or last saved.
+    /// Whether a [`save`](Self::save) has something to do: a field is not as it was loaded or last saved, or it is given another lifetime.
     ///
     /// ```
     /// # use cloakroom::{FieldError, Lifetime, Session};
@@ -325,65 +344,7 @@ impl Session {
     pub fn is_changed(&self) -> bool {
         match self.origin {
             Origin::New(_) => !self.mine.is_empty(),
-            Origin::Stored(_) => self.cleared || self.mine != self.base,
-        }
-    }
-
-    /// Stores what changed. A new session that has a field is created; one that was loaded is read again, merged and written if nobody
-    /// else wrote meanwhile, else the same again. Of two requests that set the same field, the later save wins. Afterwards the session has the
-    /// merged fields.
-    ///
-    /// Dropping the future leaves the save done or undone as a whole. A session being *created* is then stored under an id that nobody
-    /// knows, until its deadline.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionError`]; nothing was written, except as [`Error`](crate::Error) says.
-    ///
-    /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, Saved, Session};
-    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let store = MemoryStore::new();
-    /// let mut session = Session::new(Lifetime::idle(std::time::Duration::from_secs(1800)));
-    /// assert_eq!(session.save(&store).await?, Saved::Unchanged);
-    /// session.insert("n", &1)?;
-    /// assert_eq!(session.save(&store).await?, Saved::Created);
-    /// # Ok(()) }
-    /// ```
-    pub async fn save(&mut self, store: &dyn SessionStore) -> Result<Saved, SessionError> {
-        if !self.is_changed() {
-            return Ok(Saved::Unchanged);
-        }
-        let key = match &self.origin {
-            Origin::New(lifetime) => {
-                let id = store.create(envelope::encode(&self.mine)?, *lifetime).await?;
-                self.origin = Origin::Stored(id);
-                self.stands_at(self.mine.clone());
-                return Ok(Saved::Created);
-            }
-            Origin::Stored(id) => id.key(),
-        };
-        // What the last run of the closure decided: it runs again after each conflict.
-        let mut plan = Ok(Plan::Gone);
-        let written = store
-            .update(key, &mut |stored| {
-                plan = self.plan(stored);
-                match &plan {
-                    Ok(Plan::Write { payload, .. }) => Some(payload.clone()),
-                    Ok(Plan::Keep { .. } | Plan::Gone) | Err(_) => None,
-                }
-            })
-            .await?;
-        match (plan?, written) {
-            (Plan::Write { merged, .. }, Some(_)) => {
-                self.stands_at(merged);
-                Ok(Saved::Updated)
-            }
-            (Plan::Keep { theirs }, _) => {
-                self.stands_at(theirs);
-                Ok(Saved::Unchanged)
-            }
-            (Plan::Write { .. }, None) | (Plan::Gone, _) => Ok(Saved::Gone),
+            Origin::Stored(_) => self.cleared || self.mine != self.base || self.lifetime.is_some(),
         }
     }
 
@@ -434,36 +395,6 @@ impl Session {
             Origin::Stored(id) => Ok(store.delete(id.key()).await?),
         }
     }
-
-    fn plan(&self, stored: &Stored) -> Result<Plan, SessionError> {
-        let theirs = envelope::decode(&stored.payload)?;
-        let merged =
-            if self.cleared { self.mine.clone() } else { merge::merge(&self.base, &self.mine, &theirs) };
-        if merged == theirs {
-            return Ok(Plan::Keep { theirs });
-        }
-        Ok(Plan::Write { payload: envelope::encode(&merged)?, merged })
-    }
-
-    fn stands_at(&mut self, fields: Fields) {
-        self.base.clone_from(&fields);
-        self.mine = fields;
-        self.cleared = false;
-    }
-}
-
-/// What to do about the stored session that a save met.
-enum Plan {
-    /// There is none.
-    Gone,
-    /// Others did already what this one would do.
-    Keep {
-        theirs: Fields,
-    },
-    Write {
-        payload: Bytes,
-        merged: Fields,
-    },
 }
 
 impl fmt::Debug for Session {

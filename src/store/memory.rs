@@ -51,6 +51,7 @@ struct Shared {
     clock: StoreClock,
     payload_bytes_max: usize,
     sessions_max: usize,
+    anonymous_sessions_max: usize,
     state: Mutex<State>,
 }
 
@@ -62,6 +63,8 @@ struct State {
     /// Number of the newest write of the whole store: a key that is used again goes on, so an old version never matches.
     newest: Seq,
     closed: bool,
+    /// Sessions without an owner.
+    anonymous: usize,
     expired: u64,
     revoked: u64,
     touches: u64,
@@ -115,6 +118,7 @@ impl MemoryStore {
             clock: StoreClock::start(options.clock, Timestamp::default(), None),
             payload_bytes_max: size(options.payload_bytes_max),
             sessions_max: size(options.sessions_max),
+            anonymous_sessions_max: size(options.anonymous_sessions_max),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -140,12 +144,14 @@ impl MemoryStore {
         let there = state.live(&key, now).map(|s| (s.version, s.created_at, s.deadlines));
         let owner = state.live(&key, now).and_then(|s| s.owner);
         let (created_at, deadlines) = match (when, there) {
-            (When::Present | When::Version(_) | When::VersionFor(..), None) => return Ok(None),
-            (When::Version(given) | When::VersionFor(given, _), Some((current, ..))) if given != current => {
+            (When::Present | When::Version(_) | When::VersionWith { .. }, None) => return Ok(None),
+            (When::Version(given) | When::VersionWith { version: given, .. }, Some((current, ..)))
+                if given != current =>
+            {
                 return Err(Error::Conflict { current });
             }
-            (When::VersionFor(_, lifetime), Some((_, created_at, _))) => {
-                (created_at, Deadlines::start(now, &lifetime)?)
+            (When::VersionWith { lifetime, loaded, .. }, Some((_, created_at, theirs))) => {
+                (created_at, Deadlines::start(now, &lifetime)?.merged(loaded, theirs))
             }
             (When::Present | When::Version(_), Some((_, created_at, deadlines))) => {
                 (created_at, deadlines.touched(now).unwrap_or(deadlines))
@@ -167,6 +173,10 @@ impl MemoryStore {
             let max = self.shared.sessions_max;
             if state.sessions.len() >= max {
                 return Err(Error::TooManySessions { max });
+            }
+            let max = self.shared.anonymous_sessions_max;
+            if state.anonymous >= max {
+                return Err(Error::TooManyAnonymousSessions { max });
             }
         }
         let version = state.next_version();
@@ -255,6 +265,7 @@ impl State {
     fn remove(&mut self, key: &SessionKey, now: Timestamp) -> Option<Session> {
         let session = self.sessions.remove(key)?;
         self.deadlines.remove(&(session.deadlines.expires_at, *key));
+        self.anonymous -= usize::from(session.owner.is_none());
         let live = session.deadlines.is_live(now);
         self.expired += u64::from(!live);
         live.then_some(session)
@@ -262,7 +273,9 @@ impl State {
 
     fn place(&mut self, key: SessionKey, session: Session) {
         let expires_at = session.deadlines.expires_at;
+        self.anonymous += usize::from(session.owner.is_none());
         if let Some(older) = self.sessions.insert(key, session) {
+            self.anonymous -= usize::from(older.owner.is_none());
             self.deadlines.remove(&(older.deadlines.expires_at, key));
         }
         self.deadlines.insert((expires_at, key));

@@ -127,6 +127,17 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Moves the session to a fresh id, which it gives; the old key is dead at once, in the same log record. Do this when somebody signs in.
     /// `None` if the session was not live. Dropped before it is ready it may have happened all the same, and the id that it would have given is lost.
     ///
+    /// Whatever else happens to the session at the same time, it happens before the rotation or after it, and the old key is dead behind it:
+    ///
+    /// | beside it | if that came first | if the rotation came first |
+    /// |---|---|---|
+    /// | save, [`put`](Self::put), [`put_if`](Self::put_if) | moves along | writes nothing, `None`: the new id is another secret |
+    /// | [`touch`](Self::touch), [`set_lifetime`](Self::set_lifetime) | the deadline moves along | `false`, the deadline stays |
+    /// | [`delete`](Self::delete) | `None`, nothing is moved | `false`: the session lives on under the new id, and ends by that or by [`revoke`](Self::revoke) |
+    /// | `rotate` | `None`: one of two moves the session | the other gets `None`, and there is one session |
+    /// | `revoke` | `None`, nothing is moved | the session is ended under the new id too; `except` spares only the key it names |
+    /// | [`bind`](Self::bind) | the owner moves along | `false`, the owner stays |
+    ///
     /// # Errors
     ///
     /// Those of a read and of a write.

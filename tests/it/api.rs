@@ -136,23 +136,24 @@ async fn write_at_a_version_begins_the_lifetime_that_it_is_given(t: &Tested) {
         let lifetime = Lifetime::absolute(Duration::from_secs(seconds));
         let now = peek(&*t.store, id.key()).await.unwrap();
         if now.version != first.version {
-            let when = When::VersionFor(first.version, lifetime);
+            let when = When::VersionWith { version: first.version, lifetime, loaded: first.terms() };
             let stale = t.store.write(id.key(), "x".into(), when).await;
             assert!(matches!(stale, Err(Error::Conflict { .. })));
             assert_eq!(peek(&*t.store, id.key()).await.unwrap(), now, "a conflict changes nothing");
         }
-        t.store.write(id.key(), "2".into(), When::VersionFor(now.version, lifetime)).await.unwrap().unwrap();
+        let when = When::VersionWith { version: now.version, lifetime, loaded: now.terms() };
+        t.store.write(id.key(), "2".into(), when).await.unwrap().unwrap();
         let stored = peek(&*t.store, id.key()).await.unwrap();
         assert_eq!((&stored.payload[..], stored.created_at), (&b"2"[..], first.created_at));
         assert_eq!(stored.idle, None);
         t.pass(Duration::from_secs(30));
         assert!(peek(&*t.store, id.key()).await.is_some());
     }
-    let version = peek(&*t.store, id.key()).await.unwrap().version;
+    let last = peek(&*t.store, id.key()).await.unwrap();
     t.pass(Duration::from_secs(30));
     assert!(peek(&*t.store, id.key()).await.is_none());
-    let late = t.store.write(id.key(), "late".into(), When::VersionFor(version, LIFETIME)).await;
-    assert_eq!(late.unwrap(), None);
+    let when = When::VersionWith { version: last.version, lifetime: LIFETIME, loaded: last.terms() };
+    assert_eq!(t.store.write(id.key(), "late".into(), when).await.unwrap(), None);
 }
 
 async fn a_version_is_never_used_again(t: &Tested) {

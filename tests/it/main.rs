@@ -24,12 +24,16 @@ mod durability;
 mod expiry;
 /// A disk that fails or is full.
 mod failures;
+/// Types that a deploy changed, read from what is stored.
+mod fields;
 /// Who has the folder.
 mod fight;
 /// Files whose checksums hold and whose numbers no store writes.
 mod forged;
 /// Folders that stores of each format version left.
 mod format_compat;
+/// Lifetimes, compare-and-swap and races of saves.
+mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
 /// Whose sessions they are, and ending all of somebody's.
@@ -38,6 +42,10 @@ mod owners;
 mod recovery;
 /// Bugs that other stores had and that this design invites.
 mod regression;
+/// A rotation beside everything else that changes a session.
+mod rotation;
+/// What is printed and stored holds no token.
+mod secrets;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
 /// The stores under test, and their clock.
@@ -51,3 +59,5 @@ mod threads;
 mod tidy;
 /// Clocks that step, sleep and end.
 mod time;
+/// A flood of visitors, and those who sign in meanwhile.
+mod visitors;

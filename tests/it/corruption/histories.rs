@@ -49,7 +49,7 @@ pub fn shortened(op: Op) -> Op {
     match op {
         Op::Create { name, len, lifetime } => Op::Create { name, len: short(len), lifetime },
         Op::Put { name, len } => Op::Put { name, len: short(len) },
-        Op::PutIf { name, len, stale, lifetime } => Op::PutIf { name, len: short(len), stale, lifetime },
+        Op::PutIf { name, len, stale } => Op::PutIf { name, len: short(len), stale },
         Op::Upsert { name, len, lifetime } => Op::Upsert { name, len: short(len), lifetime },
         Op::Late { which, len } => Op::Late { which, len: short(len) },
         Op::Reopen => Op::Flush,

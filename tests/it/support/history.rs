@@ -31,8 +31,6 @@ pub enum Op {
         name: usize,
         len: usize,
         stale: bool,
-        /// One that it begins in the same step.
-        lifetime: Option<Lifetime>,
     },
     Upsert {
         name: usize,
@@ -109,10 +107,7 @@ fn op(rng: &mut Xoshiro256PlusPlus) -> Op {
     match rng.random_range(0..100) {
         0..14 => Op::Create { name, len, lifetime: lifetime(rng) },
         14..34 => Op::Put { name, len },
-        34..38 => {
-            let lifetime = rng.random_bool(0.5).then(|| lifetime(rng));
-            Op::PutIf { name, len, stale: rng.random_bool(0.3), lifetime }
-        }
+        34..38 => Op::PutIf { name, len, stale: rng.random_bool(0.3) },
         38..50 => Op::Upsert { name, len, lifetime: lifetime(rng) },
         50..58 => Op::Touch { name },
         58..66 => Op::SetLifetime { name, lifetime: lifetime(rng) },

@@ -32,15 +32,11 @@ impl Life {
                 self.write(self.names[name], len, When::Absent(lifetime), durability)
             }
             Op::Put { name, len } => self.write(self.names[name], len, When::Present, durability),
-            Op::PutIf { name, len, stale, lifetime } => {
+            Op::PutIf { name, len, stale } => {
                 let key = self.names[name];
                 let other = self.model.live(self.names[(name + 1) % NAMES], self.now());
                 let live = if stale { other } else { self.model.live(key, self.now()) };
-                let when = match (live.and_then(|s| s.version), lifetime) {
-                    (Some(version), Some(lifetime)) => When::VersionFor(version, lifetime),
-                    (Some(version), None) => When::Version(version),
-                    (None, _) => When::Present,
-                };
+                let when = live.and_then(|s| s.version).map_or(When::Present, When::Version);
                 self.write(key, len, when, durability)
             }
             Op::Upsert { name, len, lifetime } => {
@@ -131,16 +127,12 @@ impl Life {
                 .with_lifetime(lifetime, now)
         };
         let written = match (&when, live) {
-            (When::Present | When::Version(_) | When::VersionFor(..), None) => Ok(None),
-            (When::Version(version) | When::VersionFor(version, _), Some(live))
-                if live.version != Some(*version) =>
-            {
-                Err(live.version)
-            }
+            (When::Present | When::Version(_), None) => Ok(None),
+            (When::VersionWith { .. }, _) => unreachable!("no operation gives a lifetime so"),
+            (When::Version(version), Some(live)) if live.version != Some(*version) => Err(live.version),
             (When::Present | When::Version(_), Some(live)) => {
                 Ok(Some(Session { payload: payload.clone(), version: None, ..live.touched(now) }))
             }
-            (When::VersionFor(_, lifetime), Some(live)) => Ok(Some(new(live.created_at, lifetime))),
             (When::Absent(_), Some(_)) => Err(None),
             (When::Absent(lifetime), None) => Ok(Some(new(second, lifetime))),
             (When::Always(lifetime), live) => Ok(Some(new(live.map_or(second, |s| s.created_at), lifetime))),

@@ -96,3 +96,22 @@ fn newest_touch_counts_in_whatever_order_content_touches_and_tombstones_are_read
         assert_eq!((expires_at, counts(&index)), (Some(at(7_000)), (1, 0)), "{order:?}");
     }
 }
+
+#[test]
+fn touch_that_a_copy_does_not_carry_keeps_its_segment() {
+    for copy_first in [false, true] {
+        let replay = Replay::new(at(0));
+        let copy = || replay.content(&key(1), entry(3, 64, 1, at(5_000)), None, Seq(1));
+        if copy_first {
+            copy();
+        }
+        put(&replay, 1, 5_000);
+        replay.touch(&key(1), Seq(1), Seq(2), SegmentId(2), deadlines(at(6_000)));
+        if !copy_first {
+            copy();
+        }
+        let found = replay.finish(at(0)).get(&key(1)).unwrap();
+        assert_eq!((found.address.segment, found.touched_in), (SegmentId(3), Some(SegmentId(2))));
+        assert_eq!(found.deadlines.expires_at, at(6_000));
+    }
+}

@@ -245,12 +245,50 @@ const fn whole(idle_ms: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn after(ms: u64) -> Timestamp {
         NOW.saturating_add(Duration::from_millis(ms))
+    }
+
+    /// What a caller may ask for, in seconds; 0 is no such part.
+    fn any_lifetime() -> impl Strategy<Value = Lifetime> {
+        (0..200_u64, 1..400_u64, any::<bool>()).prop_map(|(idle, absolute, exact)| {
+            let (idle, absolute) = (Duration::from_secs(idle), Duration::from_secs(absolute));
+            let lifetime = Lifetime::absolute(absolute);
+            let lifetime =
+                if idle.is_zero() { lifetime } else { Lifetime::idle(idle).and_absolute(absolute) };
+            if exact { lifetime.exact() } else { lifetime }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn of_two_who_set_a_lifetime_the_shorter_wins_in_either_order_and_one_alone_gets_its_own(
+            loaded in any_lifetime(), mine in any_lifetime(), theirs in any_lifetime(), later_ms in 0..60_000_u64,
+        ) {
+            let now = after(later_ms);
+            let [loaded, theirs] = [loaded, theirs].map(|lifetime| Deadlines::start(NOW, &lifetime).unwrap());
+            let mine = Deadlines::start(now, &mine).unwrap();
+            prop_assert_eq!(mine.merged(loaded.terms(), loaded), mine);
+            let both = mine.merged(loaded.terms(), theirs);
+            if theirs.terms() != loaded.terms() {
+                prop_assert!(both.expires_at <= mine.expires_at && both.expires_at <= theirs.expires_at);
+                prop_assert_eq!(both.absolute_at, mine.absolute_at.min(theirs.absolute_at));
+                let other = theirs.merged(loaded.terms(), mine);
+                if mine.terms() != loaded.terms() {
+                    prop_assert_eq!((both.idle_ms, both.absolute_at), (other.idle_ms, other.absolute_at));
+                    prop_assert_eq!(both.expires_at, other.expires_at);
+                }
+                // Later touches keep to it as well.
+                let touched = both.touched(now).unwrap_or(both);
+                prop_assert!(touched.expires_at <= both.absolute_at);
+            }
+        }
     }
 
     #[test]

@@ -243,7 +243,8 @@ impl Session {
     ///
     /// A save that was given none leaves the lifetime as it finds it, so a slow request never shortens or lengthens what another one set. Where
     /// two set one without knowing of each other, each part of it ends when the earlier of the two does: a shortening is not undone by a request in
-    /// flight. To overrule it, load the session again.
+    /// flight. To overrule it, load the session again. An object that has just created its session, or saved a lifetime, knows no more of what others set
+    /// than what is there at its next save.
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, Session, SessionStore};

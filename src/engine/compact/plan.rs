@@ -139,6 +139,36 @@ mod tests {
     }
 
     #[test]
+    fn on_a_full_disk_a_large_segment_must_give_more_than_the_headers_of_its_copy() {
+        let large = 64 << 20;
+        let dead = |bytes| segments(&[(large, large - bytes)]);
+        assert_eq!(choose(&dead((36 << 10) - 1), large, true), []);
+        assert_eq!(choose(&dead(36 << 10), large, true), [SegmentId(0)]);
+    }
+
+    #[test]
+    fn dead_bytes_are_allowed_up_to_half_of_the_living_and_one_segment() {
+        assert_eq!(chosen(&[(100_000, 70_000); 10]), [] as [u32; 0]);
+        let mut at_the_bound = [(100_000, 60_000); 10];
+        assert_eq!(chosen(&at_the_bound), [] as [u32; 0]);
+        at_the_bound[0].1 -= 2;
+        assert_eq!(chosen(&at_the_bound)[0], 0);
+    }
+
+    #[test]
+    fn what_is_copied_in_one_run_fits_a_segment_with_its_headers() {
+        assert_eq!(chosen(&[(100_000, 49_500); 2]), [0]);
+        assert_eq!(chosen(&[(100_000, 49_200); 2]), [0, 1]);
+    }
+
+    #[test]
+    fn small_is_less_than_an_eighth() {
+        assert_eq!(chosen(&[(12_500, 12_000); 8]), [] as [u32; 0]);
+        assert_eq!(chosen(&[(12_499, 12_000); 8]).len(), 8);
+        assert_eq!(chosen(&[(50_000, 49_000); 8]), [] as [u32; 0]);
+    }
+
+    #[test]
     fn many_small_segments_are_merged() {
         assert_eq!(chosen(&[(10_000, 9_000); 7]), [] as [u32; 0]);
         assert_eq!(chosen(&[(10_000, 9_000); 8]).len(), 8);

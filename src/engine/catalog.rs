@@ -74,10 +74,11 @@ impl Catalog {
         id
     }
 
-    /// Takes back an id that came to nothing, if it was the last: on a full disk there are many tries.
+    /// Takes back an id that came to nothing, if it was the last: on a full disk there are many tries. Not if the list on disk counts it as given
+    /// already, since that list may be what is left one day, and would take a segment of that id for one that is not needed.
     pub(crate) fn give_back(&self, id: SegmentId) {
         let mut list = self.list.lock();
-        if list.next_segment == id.0 + 1 {
+        if list.next_segment == id.0 + 1 && list.manifest.next_segment <= id.0 {
             list.next_segment = id.0;
         }
     }
@@ -136,4 +137,25 @@ pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8], sync: bool) -
     let file = disk.create(name, bytes.len() as u64)?;
     file.write_at(0, bytes)?;
     if sync { file.sync() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::real::RealDisk;
+
+    #[test]
+    fn id_that_a_list_on_disk_counts_as_given_is_not_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk::new(folder.path()));
+        let catalog = Catalog::new(disk, Manifest::empty([1; 16]));
+        let change = || assert!(catalog.change(Timestamp::default(), Seq(1), |_| {}).is_ok());
+        change();
+        let first = catalog.take_id();
+        catalog.give_back(first);
+        assert_eq!(catalog.take_id(), first, "no list knows of it");
+        change();
+        catalog.give_back(first);
+        assert!(catalog.take_id() > first, "the list on disk says that it was given");
+    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom::disk::Disk;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionStore};
 
@@ -262,4 +263,30 @@ fn tries_for_a_segment_use_no_ids_up() {
     put(&store, 1, 3_000).unwrap();
     (0..50).for_each(|_| store.step());
     assert!(highest() < before + 60, "{before}, then {}", highest());
+}
+
+/// The copy on the reserve has an id from before the list that it is in: where that list is lost, the one before it must not pass the copy over and
+/// sign somebody in.
+#[test]
+fn salvage_by_the_list_before_a_compaction_on_the_reserve_signs_nobody_in() {
+    for seed in 0..4 {
+        let life = Life::new(SimDisk::new(seed));
+        let (store, sessions) = full(&life, 200, 3_000);
+        let (mut deleted, before) = (0, store.stats().compacted_bytes);
+        while store.stats().compacted_bytes == before {
+            assert!(deleted < sessions && delete(&store, deleted));
+            deleted += 1 + u32::try_from(seed).unwrap() % 3;
+            (0..2).for_each(|_| store.step());
+        }
+        let gone: Vec<_> = (0..sessions).filter(|n| !there(&store, *n)).collect();
+        life.disk.kill();
+        drop(store);
+        life.disk.space_bytes(u64::MAX);
+        let disk: &dyn Disk = &life.disk;
+        disk.remove("MANIFEST").unwrap();
+        LogStore::salvage_on(Arc::new(life.disk.clone()), life.options.clone()).unwrap();
+        let store = open(&life);
+        let back: Vec<_> = gone.iter().filter(|n| there(&store, **n)).collect();
+        assert!(back.is_empty(), "seed {seed}: {back:?} of {} came back", gone.len());
+    }
 }

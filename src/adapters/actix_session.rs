@@ -32,6 +32,9 @@ type State = std::collections::HashMap<String, String>;
 /// flight while its session was purged saves nothing, and is no error. A session ends one `session_ttl` after its last save; with
 /// `TtlExtensionPolicy::OnEveryRequest` after the last request. An id is of 256 bits, and hashed before it is looked up.
 ///
+/// A new id for a session is a delete and a create: the owner it is bound to goes along, but a [`revoke`](SessionStore::revoke) between the two misses the
+/// new session. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
+///
 /// ```
 /// use cloakroom::{MemoryStore, actix_session::ActixStore};
 /// let store = ActixStore::new(MemoryStore::new()); // or a LogStore

@@ -23,6 +23,9 @@ const MARK: &str = "\0cloakroom";
 /// flight while its session was signed out saves nothing, and is no error. Ids are hashed before they are looked up or stored. Fields are kept as
 /// JSON. A handler that calls `Session::save` itself and then removes a field that it had set before that, calls `Session::load` in between.
 ///
+/// A new id for a session is a delete and a create: the owner it is bound to goes along, but a [`revoke`](SessionStore::revoke) between the two misses the
+/// new session. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
+///
 /// ```
 /// use cloakroom::MemoryStore;
 #[doc = concat!("use cloakroom::", here!(), "::TowerStore;")]

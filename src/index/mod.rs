@@ -19,6 +19,7 @@ use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod count;
 mod deadlines;
+mod owned;
 mod replay;
 mod revocations;
 mod shard;

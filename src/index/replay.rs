@@ -23,6 +23,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::count::Count;
+use super::owned::Owned;
 use super::revocations::{Revocation, Revocations};
 use super::shard::Outlived;
 use super::slab::{Prefix, Slab, Slot, prefix};
@@ -153,7 +154,7 @@ struct Fold {
     touches: HashMap<Prefix, Claim>,
     losers: HashMap<Prefix, Losers>,
     /// Of the sessions in the slab that are owned.
-    owners: HashMap<Prefix, OwnerKey>,
+    owned: Owned,
     /// No record that is owned lasts longer. A touch does not say whether it is.
     promised: Timestamp,
 }
@@ -169,7 +170,7 @@ impl Fold {
             tombstones: HashMap::new(),
             touches: HashMap::new(),
             losers: HashMap::new(),
-            owners: HashMap::new(),
+            owned: Owned::default(),
             promised: Timestamp::default(),
         }
     }
@@ -191,7 +192,9 @@ impl Fold {
         }
         let Some(number) = self.slab.find(&prefix) else {
             let number = self.slab.push(Slot::new(prefix, &entry));
-            self.own(prefix, owner);
+            if owner.is_some() {
+                self.owned.set(number, owner);
+            }
             self.carried.push(deadline_seq);
             self.newest.push(deadline_seq);
             self.meet(key, number);
@@ -204,7 +207,9 @@ impl Fold {
             *carried = deadline_seq;
             let Entry { deadlines, touched_in, .. } = held;
             self.slab.slot_mut(number).put(&Entry { deadlines, touched_in, ..entry });
-            self.own(prefix, owner);
+            if held.owned || owner.is_some() {
+                self.owned.set(number, owner);
+            }
         }
         let Entry { version: of, deadlines, .. } = entry;
         self.claim(key, number, Claim { seq: deadline_seq, of, touched_in: None, deadlines });
@@ -221,14 +226,6 @@ impl Fold {
             && let Some(touch) = self.touches.remove(&prefix)
         {
             self.claim(key, number, touch);
-        }
-    }
-
-    fn own(&mut self, prefix: Prefix, owner: Option<OwnerKey>) {
-        match owner {
-            Some(owner) => drop(self.owners.insert(prefix, owner)),
-            None if self.owners.is_empty() => {}
-            None => drop(self.owners.remove(&prefix)),
         }
     }
 
@@ -323,11 +320,12 @@ impl Fold {
     }
 
     fn remove(&mut self, number: u32) {
-        let slot = self.slab.slot(number);
-        if slot.is_owned() {
-            self.owners.remove(&slot.prefix);
+        if self.slab.slot(number).is_owned() {
+            self.owned.set(number, None);
         }
-        self.slab.swap_remove(number);
+        if self.slab.swap_remove(number) && self.slab.slot(number).is_owned() {
+            self.owned.renumber(self.slab.len(), number);
+        }
         self.carried.swap_remove(number as usize);
         self.newest.swap_remove(number as usize);
     }
@@ -337,8 +335,8 @@ impl Fold {
         for number in (0..self.slab.len()).rev() {
             let slot = self.slab.slot(number);
             let (prefix, expires_at, version) = (slot.prefix, slot.expires_at(), slot.version());
-            let owner = if slot.is_owned() { self.owners.get(&prefix) } else { None };
-            if owner.is_some_and(|owner| revocations.end(&prefix, *owner, version)) {
+            let owner = if slot.is_owned() { self.owned.owner(number) } else { None };
+            if owner.is_some_and(|owner| revocations.end(&prefix, owner, version)) {
                 self.remove(number);
                 continue;
             }
@@ -349,9 +347,9 @@ impl Fold {
                 self.remove(number);
             }
         }
-        let Self { mut slab, mut usage, owners, .. } = self;
+        let Self { mut slab, mut usage, owned, .. } = self;
         usage.release_tombstones(now, usize::MAX);
         slab.shrink();
-        Shard::replayed(slab, usage, outlived, owners, now, count)
+        Shard::replayed(slab, usage, outlived, owned, now, count)
     }
 }

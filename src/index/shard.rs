@@ -12,7 +12,7 @@
 //! Invariants:
 //! 1. Every session is charged to its segments exactly once, and is in exactly one deadline bucket.
 //! 2. `outlived` has a key only while its session is here and ends before that.
-//! 3. `owners` has a key exactly while its session is here and owned.
+//! 3. `owned` has a slot exactly while it says that it is owned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use hashbrown::HashMap;
 use super::Entry;
 use super::count::Count;
 use super::deadlines::Buckets;
+use super::owned::Owned;
 use super::revocations::Revocations;
 use super::slab::{Prefix, Slab, Slot, prefix};
 use super::usage::Usage;
@@ -69,7 +70,7 @@ pub(crate) struct Shard {
     buckets: Buckets,
     usage: Usage,
     outlived: HashMap<Prefix, Outlived>,
-    owners: HashMap<Prefix, OwnerKey>,
+    owned: Owned,
     /// The latest time that a caller gave.
     now: Timestamp,
     /// Shared by all shards.
@@ -79,8 +80,8 @@ pub(crate) struct Shard {
 impl Shard {
     #[cfg(test)]
     pub(super) fn new(count: Arc<Count>) -> Self {
-        let (outlived, owners) = (HashMap::new(), HashMap::new());
-        Self::replayed(Slab::default(), Usage::default(), outlived, owners, Timestamp::default(), count)
+        let (usage, owned) = (Usage::default(), Owned::default());
+        Self::replayed(Slab::default(), usage, HashMap::new(), owned, Timestamp::default(), count)
     }
 
     /// A shard of sessions that are in no bucket and charged to no segment yet.
@@ -88,11 +89,11 @@ impl Shard {
         slab: Slab,
         usage: Usage,
         outlived: HashMap<Prefix, Outlived>,
-        owners: HashMap<Prefix, OwnerKey>,
+        owned: Owned,
         now: Timestamp,
         count: Arc<Count>,
     ) -> Self {
-        let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, owners, now, count };
+        let mut shard = Self { slab, buckets: Buckets::default(), usage, outlived, owned, now, count };
         for number in 0..shard.slab.len() {
             let entry = shard.slab.slot(number).entry();
             shard.usage.charge(&entry);
@@ -109,19 +110,18 @@ impl Shard {
 
     /// Whose a session is.
     pub(crate) fn owner(&self, key: &SessionKey) -> Option<OwnerKey> {
-        if self.owners.is_empty() { None } else { self.owners.get(&prefix(key)).copied() }
+        self.slab.find(&prefix(key)).and_then(|number| self.owned.owner(number))
     }
 
     /// Whether a session is here that was revoked.
     pub(crate) fn is_revoked(&self, key: &SessionKey, revocations: &Revocations) -> bool {
-        self.slab
-            .find(&prefix(key))
-            .is_some_and(|number| self.is_slot_revoked(self.slab.slot(number), revocations))
+        self.slab.find(&prefix(key)).is_some_and(|number| self.is_slot_revoked(number, revocations))
     }
 
-    fn is_slot_revoked(&self, slot: &Slot, revocations: &Revocations) -> bool {
-        let owner = if slot.is_owned() { self.owners.get(&slot.prefix) } else { None };
-        owner.is_some_and(|owner| revocations.end(&slot.prefix, *owner, slot.version()))
+    fn is_slot_revoked(&self, number: u32, revocations: &Revocations) -> bool {
+        let slot = self.slab.slot(number);
+        let owner = if slot.is_owned() { self.owned.owner(number) } else { None };
+        owner.is_some_and(|owner| revocations.end(&slot.prefix, owner, slot.version()))
     }
 
     /// Puts a session in the place of what was known of it, if anything. Of an owner there is one exactly if the entry says so.
@@ -129,22 +129,23 @@ impl Shard {
         debug_assert_eq!(entry.owned, owner.is_some());
         self.now = self.now.max(now);
         let prefix = prefix(key);
-        match owner {
-            Some(owner) => drop(self.owners.insert(prefix, owner)),
-            None if self.owners.is_empty() => {}
-            None => drop(self.owners.remove(&prefix)),
-        }
         self.usage.charge(&entry);
         let Some(number) = self.slab.find(&prefix) else {
             let number = self.slab.push(Slot::new(prefix, &entry));
             self.buckets.arm(&mut self.slab, number, now);
             self.count.began(entry.owned);
+            if owner.is_some() {
+                self.owned.set(number, owner);
+            }
             return;
         };
         let old = self.slab.slot(number).entry();
         self.usage.release(&old);
         self.slab.slot_mut(number).put(&entry);
         self.count.changed(old.owned, entry.owned);
+        if old.owned || owner.is_some() {
+            self.owned.set(number, owner);
+        }
         let (was, is) = (old.deadlines.expires_at, entry.deadlines.expires_at);
         self.note_outlived(key, prefix, was, is);
         // A later deadline needs nothing: the slot is looked at when the old one falls due, and moved on. But one that had passed
@@ -243,7 +244,6 @@ impl Shard {
         done.more = !tombstones_done || self.buckets.due(now).is_some();
         self.slab.shrink();
         give_back(&mut self.outlived);
-        give_back(&mut self.owners);
         done
     }
 
@@ -253,9 +253,10 @@ impl Shard {
     /// there throughout is met at least once.
     pub(super) fn page(&self, left: u32, limit: usize, revocations: Option<&Revocations>) -> Page {
         let (left, after) = self.walk(left, u32::try_from(limit).unwrap_or(u32::MAX));
-        let slots = (after..left).rev().map(|number| self.slab.slot(number));
-        let standing = slots.filter(|slot| !revocations.is_some_and(|r| self.is_slot_revoked(slot, r)));
-        Page { entries: standing.map(Slot::entry).collect(), looked_at: (left - after) as usize, left: after }
+        let is_revoked = |number: &u32| revocations.is_some_and(|r| self.is_slot_revoked(*number, r));
+        let standing = (after..left).rev().filter(|number| !is_revoked(number));
+        let entries = standing.map(|number| self.slab.slot(number).entry()).collect();
+        Page { entries, looked_at: (left - after) as usize, left: after }
     }
 
     /// Removes the revoked among at most `max` sessions below position `left`; gives how many, and the position to go on from. It walks as
@@ -264,7 +265,7 @@ impl Shard {
         let (left, after) = self.walk(left, max);
         let mut removed = 0;
         for number in (after..left).rev() {
-            if self.is_slot_revoked(self.slab.slot(number), revocations) {
+            if self.is_slot_revoked(number, revocations) {
                 self.remove_slot(number);
                 removed += 1;
             }
@@ -293,7 +294,7 @@ impl Shard {
             + self.buckets.memory_bytes()
             + self.usage.memory_bytes()
             + self.outlived.allocation_size()
-            + self.owners.allocation_size()
+            + self.owned.memory_bytes()
     }
 
     fn note_outlived(&mut self, key: &SessionKey, prefix: Prefix, was: Timestamp, is: Timestamp) {
@@ -320,16 +321,19 @@ impl Shard {
     fn remove_slot(&mut self, number: u32) -> Entry {
         let slot = *self.slab.slot(number);
         self.buckets.disarm(&mut self.slab, number);
+        if slot.is_owned() {
+            self.owned.set(number, None);
+        }
         if self.slab.swap_remove(number) {
             self.buckets.renumbered(&mut self.slab, number);
+            if self.slab.slot(number).is_owned() {
+                self.owned.renumber(self.slab.len(), number);
+            }
         }
         let entry = slot.entry();
         self.usage.release(&entry);
         if !self.outlived.is_empty() {
             self.outlived.remove(&slot.prefix);
-        }
-        if slot.is_owned() {
-            self.owners.remove(&slot.prefix);
         }
         self.count.ended(slot.is_owned());
         entry
@@ -347,7 +351,7 @@ impl Shard {
 }
 
 /// Gives memory back after most of a table has gone.
-fn give_back<T>(table: &mut HashMap<Prefix, T>) {
+fn give_back(table: &mut HashMap<Prefix, Outlived>) {
     if table.capacity() > 64 && table.len() < table.capacity() / 4 {
         table.shrink_to_fit();
     }

@@ -143,3 +143,30 @@ fn table_of_older_versions_that_is_used_by_half_is_left_as_it_is() {
     assert_eq!(shard.expire(at(1_000), 10).removed, 0);
     assert_eq!(table(&shard), full);
 }
+
+#[test]
+fn owner_costs_a_session_32_bytes_and_the_others_nothing() {
+    const EACH: u64 = 200_000;
+    for share in [1, 3, 20] {
+        let index = Index::new();
+        let set = |number: u64, owner: Option<OwnerKey>| {
+            let key = spread_key(number);
+            let entry = Entry { owned: owner.is_some(), ..entry(1, 0, number, at(9_000)) };
+            index.lock(&key).set(&key, entry, owner, at(0));
+        };
+        (0..EACH).for_each(|number| set(number, None));
+        let bare = index.memory_bytes();
+        // Sign-ins of sessions that are there: as bytes of a key, the number of a user who has three.
+        let owner = |number: u64| {
+            OwnerKey::from_bytes(
+                u128::from((number / 3 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes(),
+            )
+        };
+        let owned = (0..EACH).filter(|number| number.is_multiple_of(share));
+        owned.clone().for_each(|number| set(number, Some(owner(number))));
+        let each = (index.memory_bytes() - bare).div_ceil(owned.clone().count());
+        assert!(each <= 32, "{each} bytes for each, one session in {share} is owned");
+        owned.for_each(|number| set(number, None));
+        assert!(index.memory_bytes() - bare < 1_024 * Index::SHARDS, "{}", index.memory_bytes() - bare);
+    }
+}

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::id::{OwnerKey, SessionKey, Version};
 use crate::lifetime::{Lifetime, Terms};
+use crate::owner::Label;
 
 /// A session as it is stored.
 ///
@@ -39,6 +40,8 @@ pub struct Stored {
     pub idle: Option<Duration>,
     /// The owner it is [bound](crate::SessionStore::bind) to.
     pub owner: Option<OwnerKey>,
+    /// The label it was bound with; empty if it has none.
+    pub label: Label,
 }
 
 impl Stored {
@@ -194,6 +197,8 @@ pub struct Stats {
     pub expired: u64,
     /// Sessions that a revocation ended, once they are out of memory.
     pub revoked: u64,
+    /// Sessions ended since their owner signed in elsewhere and may have no more ([`AtCap`](crate::AtCap)).
+    pub evicted: u64,
     /// Touches asked for on a live session.
     pub touches: u64,
     /// Those that needed a log record; the others were covered by the grain.

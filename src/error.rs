@@ -53,6 +53,22 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// The owner has as many live sessions as the [`Binding`](crate::Binding) allows, and says that a new one is refused.
+    #[error(
+        "the owner has {max} sessions, their limit: end one of them, or bind with `AtCap::EvictOldest` or `AtCap::EvictIdle`"
+    )]
+    TooManyOfOwner {
+        /// The limit.
+        max: u32,
+    },
+    /// The label is longer than [`LABEL_BYTES_MAX`](crate::LABEL_BYTES_MAX).
+    #[error("a label of {len} bytes is over the limit of {max}: `Label::cut` takes as much as fits")]
+    LabelTooLong {
+        /// Length of the label, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
     /// [`create_as`](crate::SessionStore::create_as) met a live session under that key.
     #[error("there is a live session under this key already: `upsert` replaces it, `put` keeps its lifetime")]
     AlreadyExists,

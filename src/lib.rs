@@ -78,6 +78,7 @@ mod log;
 mod models;
 pub mod moving;
 mod options;
+mod owner;
 mod session;
 mod store;
 mod sync;
@@ -102,6 +103,7 @@ pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
 pub use lifetime::{Lifetime, Terms};
 pub use options::{Durability, Options, ReadMode};
+pub use owner::{AtCap, Binding, LABEL_BYTES_MAX, Label, OwnedPage, OwnedSession};
 pub use session::{
     FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError, merge,
 };

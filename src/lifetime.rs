@@ -211,6 +211,15 @@ impl Deadlines {
         }
     }
 
+    /// When the session was last in use, no later than it really was and earlier by less than the grain, or by as much as the absolute end
+    /// is nearer than the idle one; `None` without an idle part.
+    pub(crate) fn seen_at(&self) -> Option<Timestamp> {
+        let idle = self.idle()?;
+        let grain = if self.exact { Duration::ZERO } else { grain(idle) };
+        let back_ms = Timestamp::default().saturating_add(idle).saturating_add(grain).as_millis();
+        Some(Timestamp::from_millis(self.expires_at.as_millis().saturating_sub(back_ms)))
+    }
+
     /// Whether the session is there at `now`.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         now < self.expires_at

@@ -4,7 +4,7 @@
 //! since every record of it ends no later; one whose lifetime was shortened leaves a record with a later deadline behind, which the
 //! next open would revive, so its tombstone is staged before it leaves the index.
 
-use crate::format::{Body, RECORD_HEADER_BYTES, RecordHeader};
+use crate::format::RECORD_HEADER_BYTES;
 use crate::index::Index;
 use crate::options::Durability;
 use crate::sync::atomic::Ordering;
@@ -40,16 +40,10 @@ impl Engine {
             let now = self.clock.now();
             let expired = shard.expire(now, SLICE);
             ended += expired.removed as u64;
-            for (key, _, hides_until) in expired.outlived {
+            for (key, ..) in expired.outlived {
                 // Without room now the session stays, expired, and its turn comes again.
                 let Some(mut room) = self.log.room_now(RECORD_HEADER_BYTES) else { continue };
-                let mut header = RecordHeader::delete(key, hides_until);
-                let staged = self.log.stage(&mut header, &Body::default(), Durability::Buffered, &mut room);
-                if let Ok(staged) = staged {
-                    shard.remove(&key);
-                    shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
-                    ended += 1;
-                }
+                ended += u64::from(self.end(&mut shard, &key, Durability::Buffered, &mut room).is_ok());
             }
             if !expired.more {
                 return ended;

@@ -8,6 +8,7 @@
 //! | `write`, `read` | the operations |
 //! | `expire` | sessions whose time has come, and the tombstones that some need |
 //! | `owners` | binding a session to its owner, and ending all of an owner's |
+//! | `owned` | the sessions of an owner: listed, counted, and not more than they may have |
 //! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
 //! | `keeper` | segments to come and segments to seal; the threads; the end |
 //! | `catalog` | the manifest |
@@ -16,7 +17,7 @@
 //!
 //! # Order of locks
 //!
-//! A shard, then the revocations, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
+//! An owner's turn, then a shard, then the revocations, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
 //! call of the disk.
 //!
 //! # Why memory and log agree
@@ -31,6 +32,7 @@ mod damage;
 mod expire;
 mod keeper;
 mod open;
+mod owned;
 mod owners;
 mod read;
 mod readers;
@@ -57,6 +59,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal};
 
 use catalog::Catalog;
+use owned::Turns;
 use readers::Readers;
 use reserve::Reserve;
 
@@ -75,6 +78,7 @@ pub(crate) use verify::{open_read_only, verify};
 struct Counters {
     expired: AtomicU64,
     revoked: AtomicU64,
+    evicted: AtomicU64,
     touches: AtomicU64,
     touches_logged: AtomicU64,
     compacted_bytes: AtomicU64,
@@ -91,6 +95,8 @@ pub(crate) struct Engine {
     catalog: Catalog,
     readers: Readers,
     counters: Counters,
+    /// Of those who give an owner a session.
+    turns: Turns,
     /// Segments that the stream has left and the catalog does not list as sealed yet.
     to_seal: Mutex<Vec<Arc<Segment>>>,
     /// Segments that compaction found damaged: they are kept as they are.
@@ -150,6 +156,7 @@ impl Opened {
             catalog,
             readers: Readers::new(threads == Threads::Own),
             counters: Counters::default(),
+            turns: Turns::default(),
             to_seal: Mutex::default(),
             damaged: Mutex::default(),
             unread: Mutex::default(),
@@ -191,6 +198,7 @@ impl Engine {
             sessions: self.index.len() as u64,
             expired: count(&self.counters.expired),
             revoked: count(&self.counters.revoked),
+            evicted: count(&self.counters.evicted),
             touches: count(&self.counters.touches),
             touches_logged: count(&self.counters.touches_logged),
             records,

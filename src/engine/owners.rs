@@ -15,20 +15,48 @@
 //!    it hides has expired for any open. Compaction drops what it has ended only once it is on the device, as for every record that ends another.
 //! 4. *The one it spares* lives on under the rule itself: at replay that key is left out. If it is rotated, the new record has a later number.
 
+use bytes::Bytes;
+
 use crate::contract::Whose;
 use crate::error::Error;
-use crate::format::{Body, Kind, RECORD_HEADER_BYTES, RecordHeader, Rotated};
+use crate::format::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated};
 use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::index::{Entry, Index, Revocation};
+use crate::lifetime::{Deadlines, Lifetime};
 use crate::log::Refused;
 use crate::options::Durability;
+use crate::owner::{Binding, Cap};
 use crate::sync::atomic::Ordering;
 
 use super::Engine;
-use super::write::{Tried, UNSET};
+use super::write::{Tried, UNSET, began, seconds};
 
 /// Sessions looked at under one hold of a shard's lock: a few microseconds.
 const SLICE: u32 = 256;
+
+/// Whose a session is that is written again.
+#[derive(Clone, Copy)]
+enum Whom<'a> {
+    Same,
+    Nobody,
+    Bound(&'a Binding),
+}
+
+impl<'a> Whom<'a> {
+    fn owner_and_label(self, found: &Body<'a>) -> (Option<OwnerKey>, &'a [u8]) {
+        match self {
+            Self::Same => (found.owner, found.label),
+            Self::Nobody => (None, &[]),
+            Self::Bound(Binding { owner, label, .. }) => {
+                (Some(*owner), label.as_ref().map_or(found.label, |label| label.as_str().as_bytes()))
+            }
+        }
+    }
+
+    fn cap(self) -> Option<Cap> {
+        if let Self::Bound(binding) = self { binding.cap } else { None }
+    }
+}
 
 impl Engine {
     /// Moves the session to a fresh id.
@@ -38,7 +66,7 @@ impl Engine {
         durability: Durability,
     ) -> Result<Option<SessionId>, Error> {
         let id = SessionId::drawn(|into| self.disk.random(into))?;
-        let live = self.renew(old_key, id.key(), |owner| owner, durability).await?;
+        let live = self.renew(old_key, id.key(), Whom::Same, durability).await?;
         Ok(live.then_some(id))
     }
 
@@ -46,28 +74,39 @@ impl Engine {
     pub(crate) async fn bind(
         &self,
         key: SessionKey,
-        owner: Option<OwnerKey>,
+        binding: Option<Binding>,
         durability: Durability,
     ) -> Result<bool, Error> {
-        self.renew(key, key, |_| owner, durability).await
+        let whom = binding.as_ref().map_or(Whom::Nobody, Whom::Bound);
+        self.renew(key, key, whom, durability).await
     }
 
-    /// Writes the session's content again, under `key` and for whom `owner` makes of the one it has, and ends all that is older under `old_key`, in one
-    /// record. The content is read first, outside of any lock, and the record staged only if it is still the newest.
+    /// Writes the session's content again, under `key` and for `whom`, and ends all that is older under `old_key`, in one record. The content is
+    /// read first, outside of any lock, and the record staged only if it is still the newest.
     async fn renew(
         &self,
         old_key: SessionKey,
         key: SessionKey,
-        owner: impl Fn(Option<OwnerKey>) -> Option<OwnerKey>,
+        whom: Whom<'_>,
         durability: Durability,
     ) -> Result<bool, Error> {
         loop {
             let Some((read, record)) = self.content(&old_key).await? else { return Ok(false) };
             let (_, found) = record.parts()?;
-            let owner = owner(found.owner);
-            let body = |hides_until| Body { owner, rotated: Some(Rotated { old_key, hides_until }), ..found };
+            let (owner, label) = whom.owner_and_label(&found);
+            let cap = whom.cap().filter(|_| found.owner != owner);
+            let place = self.place(owner, cap).await?;
+            let body =
+                |hides_until| Body { owner, label, rotated: Some(Rotated { old_key, hides_until }), ..found };
             let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &body(UNSET.expires_at)).len();
-            let done = self.staged(len, |room| {
+            let done = self.staged(len + place.bytes(), |room| {
+                let _turn = owner.map(|owner| self.turns.take(owner));
+                match self.live(&old_key)? {
+                    None => return Ok(Tried::Done(false)),
+                    Some((_, entry)) if entry.version != read.version => return Ok(Tried::Again),
+                    Some(_) if !self.make_room_for_one(&place, room)? => return Ok(Tried::Again),
+                    Some(_) => {}
+                }
                 let mut shards = self.index.lock_two(&old_key, &key);
                 let now = self.clock.now();
                 let old = shards.of(&old_key);
@@ -92,14 +131,72 @@ impl Engine {
                 old.remove(&old_key);
                 // A copy makes it a record of its own: that much room it needs.
                 old.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
-                let (address, version) = (staged.address, staged.seq);
-                let moved = Entry { address, rotated: true, version, touched_in: None, ..entry };
-                let moved = Entry { owned: owner.is_some(), ..moved };
-                shards.of(&key).set(&key, moved, owner, now);
+                shards.of(&key).set(&key, began(&staged, &header), owner, now);
                 Ok(Tried::Staged(staged, true))
             });
             if let Some(live) = done.await? {
                 return Ok(live);
+            }
+        }
+    }
+
+    /// A session that begins with an owner. All that may be on disk under its key is hidden, in the same record, as where a session gets another owner.
+    pub(crate) async fn create_owned(
+        &self,
+        key: SessionKey,
+        payload: Bytes,
+        lifetime: Lifetime,
+        binding: Binding,
+        durability: Durability,
+    ) -> Result<(), Error> {
+        self.check_payload(&payload)?;
+        Deadlines::start(self.clock.now(), &lifetime)?;
+        let Binding { owner, label, cap } = binding;
+        let label = label.unwrap_or_default();
+        let body = |rotated| {
+            let (label, payload) = (label.as_str().as_bytes(), &payload[..]);
+            Body { owner: Some(owner), rotated, label, payload, ..Body::default() }
+        };
+        let fresh = RecordHeader::new(Kind::Put, key, 0, UNSET, &body(None));
+        loop {
+            let place = self.place(Some(owner), cap).await?;
+            let done = self.staged(fresh.len() + ROTATE_BYTES + place.bytes(), |room| {
+                let _turn = self.turns.take(owner);
+                if self.live(&key)?.is_some() {
+                    return Err(Error::AlreadyExists.into());
+                }
+                let found = self.index.lock(&key).get(&key);
+                self.check_sessions(found)?;
+                if !self.make_room_for_one(&place, room)? {
+                    return Ok(Tried::Again);
+                }
+                let mut shard = self.index.lock(&key);
+                let now = self.clock.now();
+                let found = shard.get(&key);
+                let revocations = self.index.revocations();
+                if found.is_some_and(|e| e.deadlines.is_live(now)) && !shard.is_revoked(&key, &revocations) {
+                    return Err(Error::AlreadyExists.into());
+                }
+                let deadlines = Deadlines::start(now, &lifetime)?;
+                let hides_until = shard.hides_until(&key);
+                let rotated = found.map(|_| Rotated { old_key: key, hides_until });
+                let mut header = RecordHeader { created_s: seconds(now), deadlines, ..fresh };
+                if rotated.is_some() {
+                    header =
+                        RecordHeader::new(Kind::Rotate, key, header.created_s, deadlines, &body(rotated));
+                }
+                revocations.promise(deadlines.expires_at);
+                let staged = self.log.stage(&mut header, &body(rotated), durability, room)?;
+                drop(revocations);
+                if rotated.is_some() {
+                    shard.remove(&key);
+                    shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
+                }
+                shard.set(&key, began(&staged, &header), Some(owner), now);
+                Ok(Tried::Staged(staged, ()))
+            });
+            if done.await?.is_some() {
+                return Ok(());
             }
         }
     }

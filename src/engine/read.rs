@@ -16,6 +16,7 @@ use crate::id::{Address, SessionKey, Version};
 use crate::index::{Entry, Index};
 use crate::log::{List, Segment, find};
 use crate::options::Durability;
+use crate::owner::Label;
 use crate::sync::atomic::Ordering;
 
 use super::Engine;
@@ -117,7 +118,11 @@ impl Engine {
     }
 
     /// The record at an address, looked for in the segments of `list`; `None` if its segment is gone.
-    async fn record(&self, list: &List, address: Address) -> Result<Option<Record<'static>>, Error> {
+    pub(super) async fn record(
+        &self,
+        list: &List,
+        address: Address,
+    ) -> Result<Option<Record<'static>>, Error> {
         let copy =
             |r: &Record<'_>| Record { bytes: Cow::Owned(r.bytes.to_vec()), seed: r.seed, address: r.address };
         match self.look(list, address, copy) {
@@ -194,7 +199,7 @@ impl Engine {
 }
 
 /// Whose a record is: checks the header, which has a checksum of its own, and leaves the payload alone, however long it is.
-fn key_of(record: &Record<'_>) -> Result<SessionKey, Error> {
+pub(super) fn key_of(record: &Record<'_>) -> Result<SessionKey, Error> {
     let Address { segment, offset, .. } = record.address;
     RecordHeader::decode(&record.bytes, record.seed, offset)
         .map(|header| header.key)
@@ -216,5 +221,6 @@ fn stored(key: &SessionKey, entry: &Entry, record: &Record<'_>) -> Result<Option
         absolute_at: (deadlines.absolute_at != Timestamp::MAX).then_some(deadlines.absolute_at),
         idle: deadlines.idle(),
         owner: body.owner,
+        label: Label::of_record(body.label),
     }))
 }

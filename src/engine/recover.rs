@@ -265,6 +265,7 @@ pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, mov
                 address,
                 rotated,
                 owned: owner.is_some(),
+                labelled: placed.header.label_len > 0,
                 version: seq,
                 deadlines,
                 created_s,

@@ -7,14 +7,16 @@ use crate::clock::Timestamp;
 use crate::contract::When;
 use crate::error::Error;
 use crate::format::{Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, RecordHeader};
-use crate::id::{SessionKey, Version};
-use crate::index::{Entry, Standing};
+use crate::id::{Seq, SessionKey, Version};
+use crate::index::{Entry, Shard, Standing};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::log::{Outcome, Refused, Room, Staged};
 use crate::options::Durability;
+use crate::owner::Label;
 use crate::sync::atomic::Ordering;
 
 use super::Engine;
+use super::read::Record;
 
 /// How one try to write ended.
 pub(super) enum Tried<T> {
@@ -75,6 +77,8 @@ impl Engine {
                 Err(Halt::Failed(error)) => return Err(error),
             }
         };
+        // What is left of it is for others, while this one waits for the disk.
+        drop(room);
         acknowledged(staged.outcome).await?;
         Ok(Some(answer))
     }
@@ -86,44 +90,59 @@ impl Engine {
         when: When,
         durability: Durability,
     ) -> Result<Option<Version>, Error> {
-        let max = self.options.payload_bytes_max as usize;
-        if payload.len() > max {
-            return Err(Error::PayloadTooLarge { len: payload.len(), max });
-        }
+        self.check_payload(&payload)?;
         if let When::Absent(lifetime) | When::Always(lifetime) | When::VersionWith { lifetime, .. } = &when {
             Deadlines::start(self.clock.now(), lifetime)?;
         }
         let body = Body { payload: &payload, ..Body::default() };
         let unowned = RecordHeader::new(Kind::Put, key, 0, UNSET, &body);
-        let written = self.staged(unowned.len() + OWNER_LEN, |room| {
-            let mut shard = self.index.lock(&key);
-            let now = self.clock.now();
-            let standing = self.index.standing(&shard, &key);
-            let Some((deadlines, created_s)) = self.admit(&standing, when, now)? else {
-                return Ok(Tried::Done(None));
-            };
-            // A session that begins anew belongs to nobody, whoever had the key before.
-            let owner = standing.owner.filter(|_| standing.live(now).is_some());
-            let mut header = RecordHeader { created_s, deadlines, ..unowned };
-            if let Some(owner) = owner {
-                header.own(owner);
-                standing.promise(deadlines.expires_at);
+        // The label that a record takes along, and the version that has it.
+        let mut kept: Option<(Seq, Label)> = None;
+        loop {
+            let label_len = kept.as_ref().map_or(0, |(_, label)| label.as_str().len() as u32);
+            let written = self.staged(unowned.len() + OWNER_LEN + label_len, |room| {
+                let mut shard = self.index.lock(&key);
+                let now = self.clock.now();
+                let standing = self.index.standing(&shard, &key);
+                let Some((deadlines, created_s)) = self.admit(&standing, when, now)? else {
+                    return Ok(Tried::Done(None));
+                };
+                // A session that begins anew belongs to nobody, whoever had the key before.
+                let owned = standing.live(now).and_then(|entry| Some((entry, standing.owner?)));
+                let label = match (&kept, owned) {
+                    (_, None) => "",
+                    (_, Some((entry, _))) if !entry.labelled => "",
+                    (Some((version, label)), Some((entry, _))) if *version == entry.version => label.as_str(),
+                    _ => return Ok(Tried::Again),
+                };
+                let owner = owned.map(|(_, owner)| owner);
+                let mut header = RecordHeader { created_s, deadlines, ..unowned };
+                if let Some(owner) = owner {
+                    header.own(owner, label.as_bytes());
+                    standing.promise(deadlines.expires_at);
+                }
+                let body = Body { owner, label: label.as_bytes(), ..body };
+                let staged = self.log.stage(&mut header, &body, durability, room)?;
+                let entry = began(&staged, &header);
+                shard.set(&key, entry, owner, now);
+                Ok(Tried::Staged(staged, Some(Version(entry.version))))
+            });
+            if let Some(written) = written.await? {
+                return Ok(written);
             }
-            let staged = self.log.stage(&mut header, &Body { owner, ..body }, durability, room)?;
-            let (address, version) = (staged.address, staged.seq);
-            let entry = Entry {
-                address,
-                rotated: false,
-                owned: owner.is_some(),
-                version,
-                deadlines,
-                created_s,
-                touched_in: None,
-            };
-            shard.set(&key, entry, owner, now);
-            Ok(Tried::Staged(staged, Some(Version(version))))
-        });
-        Ok(written.await?.flatten())
+            kept = self.content(&key).await?.map(|(entry, record)| label_of(entry, &record)).transpose()?;
+        }
+    }
+
+    pub(super) fn check_payload(&self, payload: &Bytes) -> Result<(), Error> {
+        let (len, max) = (payload.len(), self.options.payload_bytes_max as usize);
+        if len > max { Err(Error::PayloadTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    /// Whether there may be one session more, where one that has ended is in its place or not.
+    pub(super) fn check_sessions(&self, found: Option<Entry>) -> Result<(), Error> {
+        let max = self.options.sessions_max as usize;
+        if found.is_none() && self.index.len() >= max { Err(Error::TooManySessions { max }) } else { Ok(()) }
     }
 
     /// Whether the condition holds: the deadlines and the time of creation that the session will have.
@@ -151,10 +170,7 @@ impl Engine {
             (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
             (When::Absent(lifetime) | When::Always(lifetime), _) => lifetime,
         };
-        let max = self.options.sessions_max as usize;
-        if standing.found.is_none() && self.index.len() >= max {
-            return Err(Error::TooManySessions { max });
-        }
+        self.check_sessions(standing.found)?;
         let max = self.options.anonymous_sessions_max as usize;
         // One in the place of another anonymous session that ended makes no more of them.
         let is_more = live.is_none() && standing.found.is_none_or(|entry| entry.owned);
@@ -240,15 +256,26 @@ impl Engine {
             if !live && !self.clock.is_doubtful() {
                 return Ok(Tried::Done(false));
             }
-            let hides_until = shard.hides_until(&key);
-            let mut header = RecordHeader::delete(key, hides_until);
-            let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
             drop(standing);
-            shard.remove(&key);
-            shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
-            Ok(Tried::Staged(staged, live))
+            Ok(Tried::Staged(self.end(&mut shard, &key, durability, room)?, live))
         });
         Ok(done.await?.unwrap_or(false))
+    }
+
+    /// Writes down that the session is gone, and takes it out.
+    pub(super) fn end(
+        &self,
+        shard: &mut Shard,
+        key: &SessionKey,
+        durability: Durability,
+        room: &mut Room<'_>,
+    ) -> Result<Staged, Refused> {
+        let hides_until = shard.hides_until(key);
+        let mut header = RecordHeader::delete(*key, hides_until);
+        let staged = self.log.stage(&mut header, &Body::default(), durability, room)?;
+        shard.remove(key);
+        shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
+        Ok(staged)
     }
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
@@ -264,7 +291,25 @@ impl Engine {
 pub(super) const UNSET: Deadlines =
     Deadlines { idle_ms: 0, absolute_at: Timestamp::MAX, expires_at: Timestamp::MAX, exact: false };
 
-fn seconds(now: Timestamp) -> u32 {
+/// What the index keeps of a content that was staged.
+pub(super) fn began(staged: &Staged, header: &RecordHeader) -> Entry {
+    Entry {
+        address: staged.address,
+        rotated: header.kind == Kind::Rotate,
+        owned: header.owned,
+        labelled: header.label_len > 0,
+        version: staged.seq,
+        deadlines: header.deadlines,
+        created_s: header.created_s,
+        touched_in: None,
+    }
+}
+
+fn label_of(entry: Entry, record: &Record<'_>) -> Result<(Seq, Label), Error> {
+    Ok((entry.version, Label::of_record(record.parts()?.1.label)))
+}
+
+pub(super) fn seconds(now: Timestamp) -> u32 {
     // Until the year 2106; later sessions are all as old as that.
     u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX)
 }

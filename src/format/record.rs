@@ -143,13 +143,15 @@ impl RecordHeader {
         (!self.all).then_some(OwnerKey::from_bytes(front))
     }
 
-    /// Gives a put whose body is a payload alone an owner. The checksums are combined; the payload is not read again.
-    pub(crate) fn own(&mut self, owner: OwnerKey) {
+    /// Gives a put whose body is a payload alone an owner and a label. The checksums are combined; the payload is not read again.
+    pub(crate) fn own(&mut self, owner: OwnerKey, label: &[u8]) {
+        let front = Body { owner: Some(owner), label, ..Body::default() };
         let mut body = crc32fast::Hasher::new();
-        body.update(owner.as_bytes());
+        front.parts(|part| body.update(part));
         body.combine(&crc32fast::Hasher::new_with_initial_len(self.body_crc, self.body_len.into()));
         self.body_crc = body.finalize();
-        self.body_len += OWNER_LEN;
+        self.body_len += front.len();
+        self.label_len = front.label_len();
         self.owned = true;
     }
 

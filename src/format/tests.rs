@@ -173,7 +173,7 @@ fn put_that_is_given_an_owner_later_is_the_same_as_one_that_had_it() {
     let owned = Body { owner: Some(OwnerKey::of(b"owner")), ..payload };
     let of = |body| RecordHeader::new(Kind::Put, SessionKey::of(b"key"), 77, deadlines(), body);
     let mut late = of(&payload);
-    late.own(OwnerKey::of(b"owner"));
+    late.own(OwnerKey::of(b"owner"), b"");
     assert_eq!(late, of(&owned));
 }
 

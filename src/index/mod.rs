@@ -33,6 +33,7 @@ use count::Count;
 pub(crate) use replay::Replay;
 pub(crate) use revocations::{Revocation, Revocations};
 pub(crate) use shard::{Page, Shard};
+pub(crate) use slab::{Prefix, prefix};
 
 /// What the index knows of one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Entry {
     pub(crate) rotated: bool,
     /// It has an owner, whom [`Shard::owner`] names.
     pub(crate) owned: bool,
+    /// Its record has a label, which a write takes along.
+    pub(crate) labelled: bool,
     /// The number of the content.
     pub(crate) version: Seq,
     /// The newest.
@@ -161,6 +164,30 @@ impl Index {
         let is_revoking = self.is_revoking.load(Ordering::Acquire);
         let revocations = is_revoking.then(|| self.revocations.read());
         shard.page(left, limit, revocations.as_deref())
+    }
+
+    /// The same of one owner's sessions.
+    pub(crate) fn page_of(&self, shard: &Shard, owner: OwnerKey, left: u32, limit: usize) -> Page {
+        let is_revoking = self.is_revoking.load(Ordering::Acquire);
+        let revocations = is_revoking.then(|| self.revocations.read());
+        shard.page_of(owner, left, limit, revocations.as_deref())
+    }
+
+    /// An owner's sessions that are live at `now`, and what their keys begin with. One shard is locked at a time, for some microseconds and
+    /// longer where the owner has very many.
+    pub(crate) fn live_of(&self, owner: OwnerKey, now: Timestamp) -> Vec<(Prefix, Entry)> {
+        let mut live = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let is_revoking = self.is_revoking.load(Ordering::Acquire);
+            let revocations = is_revoking.then(|| self.revocations.read());
+            let ended = |prefix: &Prefix, entry: &Entry| {
+                revocations.as_ref().is_some_and(|r| r.end(prefix, owner, entry.version))
+            };
+            let all = shard.all_of(owner).filter(|(_, entry)| entry.deadlines.is_live(now));
+            live.extend(all.filter(|(prefix, entry)| !ended(prefix, entry)));
+        }
+        live
     }
 
     /// The number of the latest revocation that is under way.

@@ -259,6 +259,29 @@ impl Shard {
         Page { entries, looked_at: (left - after) as usize, left: after }
     }
 
+    /// The same of one owner's sessions: it walks by their slots, downwards too.
+    pub(super) fn page_of(
+        &self,
+        owner: OwnerKey,
+        left: u32,
+        limit: usize,
+        revocations: Option<&Revocations>,
+    ) -> Page {
+        let mut slots: Vec<_> = self.owned.of(owner).filter(|number| *number < left).collect();
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        let left = slots.get(limit).map_or(0, |next| next + 1);
+        slots.truncate(limit);
+        let looked_at = slots.len();
+        let standing =
+            slots.iter().filter(|number| !revocations.is_some_and(|r| self.is_slot_revoked(**number, r)));
+        Page { entries: standing.map(|number| self.slab.slot(*number).entry()).collect(), looked_at, left }
+    }
+
+    /// An owner's sessions, whether or not they have ended, and what their keys begin with.
+    pub(super) fn all_of(&self, owner: OwnerKey) -> impl Iterator<Item = (Prefix, Entry)> {
+        self.owned.of(owner).map(|number| self.slab.slot(number)).map(|slot| (slot.prefix, slot.entry()))
+    }
+
     /// Removes the revoked among at most `max` sessions below position `left`; gives how many, and the position to go on from. It walks as
     /// [`page`](Self::page) does: what takes the place of a session that goes was looked at before.
     pub(super) fn sweep_revoked(&mut self, left: u32, max: u32, revocations: &Revocations) -> (usize, u32) {

@@ -17,7 +17,7 @@ use crate::id::{Address, SegmentId, Seq, SessionKey};
 use crate::lifetime::{Deadlines, IDLE_MS_EXACT};
 
 /// What a slot keeps of its session's key.
-pub(super) type Prefix = [u8; 12];
+pub(crate) type Prefix = [u8; 12];
 
 /// No slot: the end of a list.
 pub(super) const NONE: u32 = u32::MAX;
@@ -37,6 +37,7 @@ const LEN_MASK: u32 = (1 << LEN_BITS) - 1;
 const EXACT: u32 = 1 << LEN_BITS;
 const ROTATED: u32 = 2 << LEN_BITS;
 const OWNED: u32 = 4 << LEN_BITS;
+const LABELLED: u32 = 8 << LEN_BITS;
 
 /// Marks an idle period in seconds; without it, milliseconds.
 const IDLE_IN_SECONDS: u32 = 1 << 31;
@@ -45,7 +46,7 @@ const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(IDLE_MS_EXACT == 1 << 31);
 
 /// What a slot keeps of `key`.
-pub(super) fn prefix(key: &SessionKey) -> Prefix {
+pub(crate) fn prefix(key: &SessionKey) -> Prefix {
     let mut prefix = Prefix::default();
     let kept = prefix.len();
     prefix.copy_from_slice(&key.as_bytes()[..kept]);
@@ -102,12 +103,15 @@ impl Slot {
 
     /// Replaces everything but the name and the place in a list.
     pub(super) fn put(&mut self, entry: &Entry) {
-        let Entry { address, rotated, owned, version, deadlines, created_s, touched_in } = entry;
+        let Entry { address, rotated, owned, labelled, version, deadlines, created_s, touched_in } = entry;
         debug_assert!(address.len <= LEN_MASK, "a record of {} bytes does not fit a slot", address.len);
         self.segment = address.segment.0;
         self.offset = address.offset;
         let flag = |on, flag| if on { flag } else { 0 };
-        let flags = flag(*rotated, ROTATED) | flag(*owned, OWNED) | flag(deadlines.exact, EXACT);
+        let flags = flag(*rotated, ROTATED)
+            | flag(*owned, OWNED)
+            | flag(*labelled, LABELLED)
+            | flag(deadlines.exact, EXACT);
         self.len_and_flags = (address.len & LEN_MASK) | flags;
         self.version = version.0.to_le_bytes();
         self.expires_at = pack(deadlines.expires_at);
@@ -126,6 +130,7 @@ impl Slot {
             },
             rotated: self.len_and_flags & ROTATED != 0,
             owned: self.is_owned(),
+            labelled: self.len_and_flags & LABELLED != 0,
             version: Seq(u64::from_le_bytes(self.version)),
             deadlines: Deadlines {
                 idle_ms: unpack_idle(self.idle),
@@ -304,6 +309,7 @@ mod tests {
             address: Address { segment: SegmentId(u32::MAX), offset: 7, len: LEN_MASK },
             rotated: true,
             owned: false,
+            labelled: false,
             version: Seq(u64::MAX - 1),
             deadlines: Deadlines::start(Timestamp::from_millis(1_700_000_000_123), lifetime).unwrap(),
             created_s: 5,
@@ -323,7 +329,8 @@ mod tests {
             Lifetime::absolute(ms(1_234_567)),
         ] {
             for (rotated, touched_in) in [(true, None), (false, Some(SegmentId(9)))] {
-                let entry = Entry { rotated, owned: !rotated, touched_in, ..entry(&lifetime) };
+                let entry =
+                    Entry { rotated, owned: !rotated, labelled: rotated, touched_in, ..entry(&lifetime) };
                 let slot = Slot::new(prefix(&key(1)), &entry);
                 assert_eq!(slot.entry(), entry);
                 assert!(slot.holds(&entry.deadlines));

@@ -36,6 +36,7 @@ fn deadlines(expires_at: Timestamp) -> Deadlines {
 
 fn entry(segment: u32, offset: u32, version: u64, expires_at: Timestamp) -> Entry {
     Entry {
+        labelled: false,
         address: Address { segment: SegmentId(segment), offset, len: 400 },
         rotated: false,
         owned: false,

@@ -25,7 +25,7 @@ pub(crate) struct Room<'a>(Option<tokio::sync::SemaphorePermit<'a>>);
 impl Room<'_> {
     /// Of the room, `bytes` are taken until they are written; the rest is given back.
     fn use_up(&mut self, bytes: u32) {
-        if let Some(mut permit) = self.0.take() {
+        if let Some(permit) = &mut self.0 {
             let used = permit.split(bytes as usize);
             debug_assert!(used.is_some(), "{bytes} bytes were staged without room for them");
             if let Some(used) = used {
@@ -114,7 +114,7 @@ impl Log {
         self.space.notified()
     }
 
-    /// Stages a record that `room` was got for, and uses the room up; a refused one leaves it for another try.
+    /// Stages a record that `room` was got for, and uses as much of it up; a refused one leaves it for another try.
     pub(crate) fn stage(
         &self,
         header: &mut RecordHeader,

@@ -18,6 +18,7 @@ use crate::error::OpenError;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::options::{Durability, Options};
+use crate::owner::{Binding, OwnedPage};
 use crate::sync::{Pending, Signal, spawn};
 
 use super::{Answer, SessionStore};
@@ -308,8 +309,26 @@ impl SessionStore for LogStore {
         Pending::new(self.engine().rotate(key, self.delete_durability))
     }
 
-    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
-        Pending::new(self.engine().bind(key, owner, self.delete_durability))
+    fn create_owned_as(
+        &self,
+        key: SessionKey,
+        payload: Bytes,
+        lifetime: Lifetime,
+        binding: Binding,
+    ) -> Answer<'_, ()> {
+        Pending::new(self.engine().create_owned(key, payload, lifetime, binding, self.durability))
+    }
+
+    fn bind_as(&self, key: SessionKey, binding: Option<Binding>) -> Answer<'_, bool> {
+        Pending::new(self.engine().bind(key, binding, self.delete_durability))
+    }
+
+    fn owned(&self, owner: OwnerKey, cursor: Option<Cursor>, limit: usize) -> Answer<'_, OwnedPage> {
+        Pending::new(self.engine().owned(owner, cursor, limit))
+    }
+
+    fn owned_count(&self, owner: OwnerKey) -> Answer<'_, usize> {
+        Pending::ready(self.engine().owned_count(owner))
     }
 
     fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()> {

@@ -17,9 +17,12 @@ use crate::error::{Error, OpenError};
 use crate::id::{OwnerKey, Seq, SessionId, SessionKey, Version};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::options::Options;
+use crate::owner::{Binding, Label, OwnedPage};
 use crate::sync::{Mutex, MutexGuard, Pending};
 
 use super::{Answer, SessionStore};
+
+mod owners;
 
 /// Expired sessions that one operation takes out of memory. An operation adds at most one session, so more than one suffices for
 /// memory to follow the living; few enough that none of them holds the lock for long.
@@ -65,8 +68,11 @@ struct State {
     closed: bool,
     /// Sessions without an owner.
     anonymous: usize,
+    /// Those with one.
+    owned: BTreeSet<(OwnerKey, SessionKey)>,
     expired: u64,
     revoked: u64,
+    evicted: u64,
     touches: u64,
     touches_logged: u64,
 }
@@ -78,6 +84,7 @@ struct Session {
     created_at: Timestamp,
     deadlines: Deadlines,
     owner: Option<OwnerKey>,
+    label: Label,
 }
 
 impl MemoryStore {
@@ -136,13 +143,11 @@ impl MemoryStore {
     }
 
     fn write_now(&self, key: SessionKey, payload: Bytes, when: When) -> Result<Option<Version>, Error> {
-        let (len, max) = (payload.len(), self.shared.payload_bytes_max);
-        if len > max {
-            return Err(Error::PayloadTooLarge { len, max });
-        }
+        self.check_payload(&payload)?;
         let (mut state, now) = self.enter()?;
         let there = state.live(&key, now).map(|s| (s.version, s.created_at, s.deadlines));
-        let owner = state.live(&key, now).and_then(|s| s.owner);
+        let (owner, label) =
+            state.live(&key, now).map_or_else(Default::default, |s| (s.owner, s.label.clone()));
         let (created_at, deadlines) = match (when, there) {
             (When::Present | When::Version(_) | When::VersionWith { .. }, None) => return Ok(None),
             (When::Version(given) | When::VersionWith { version: given, .. }, Some((current, ..)))
@@ -170,20 +175,26 @@ impl MemoryStore {
         if there.is_none() {
             // The expired do not count: where the sweep left some, it first took out enough to make room for one session.
             state.remove(&key, now);
-            let max = self.shared.sessions_max;
-            if state.sessions.len() >= max {
-                return Err(Error::TooManySessions { max });
-            }
+            self.check_sessions(&state)?;
             let max = self.shared.anonymous_sessions_max;
             if state.anonymous >= max {
                 return Err(Error::TooManyAnonymousSessions { max });
             }
         }
         let version = state.next_version();
-        // In whole seconds, as a log store keeps it.
-        let created_at = Timestamp::from_millis(created_at.as_millis() / 1_000 * 1_000);
-        state.place(key, Session { payload, version, created_at, deadlines, owner });
+        let created_at = whole_seconds(created_at);
+        state.place(key, Session { payload, version, created_at, deadlines, owner, label });
         Ok(Some(version))
+    }
+
+    fn check_payload(&self, payload: &Bytes) -> Result<(), Error> {
+        let (len, max) = (payload.len(), self.shared.payload_bytes_max);
+        if len > max { Err(Error::PayloadTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    fn check_sessions(&self, state: &State) -> Result<(), Error> {
+        let max = self.shared.sessions_max;
+        if state.sessions.len() >= max { Err(Error::TooManySessions { max }) } else { Ok(()) }
     }
 
     fn get_now(&self, key: SessionKey, access: Access) -> Result<Option<Stored>, Error> {
@@ -214,31 +225,6 @@ impl MemoryStore {
         Ok(Some(id))
     }
 
-    fn bind_now(&self, key: SessionKey, owner: Option<OwnerKey>) -> Result<bool, Error> {
-        let (mut state, now) = self.enter()?;
-        let Some(session) = state.live(&key, now).cloned() else { return Ok(false) };
-        let version = state.next_version();
-        state.place(key, Session { version, owner, ..session });
-        Ok(true)
-    }
-
-    fn revoke_now(&self, whose: Whose, except: Option<SessionKey>) -> Result<(), Error> {
-        let (mut state, _) = self.enter()?;
-        let state = &mut *state;
-        let before = state.sessions.len();
-        state.sessions.retain(|key, session| {
-            let ends = except != Some(*key)
-                && session.owner.is_some()
-                && whose.owner().is_none_or(|owner| session.owner == Some(owner));
-            if ends {
-                state.deadlines.remove(&(session.deadlines.expires_at, *key));
-            }
-            !ends
-        });
-        state.revoked += (before - state.sessions.len()) as u64;
-        Ok(())
-    }
-
     fn keys_now(&self, cursor: Option<Cursor>, limit: usize) -> Result<KeyPage, Error> {
         let (state, now) = self.enter()?;
         // A cursor that another kind of store gave says nothing here: the walk begins anew, and still meets everybody.
@@ -255,6 +241,11 @@ impl MemoryStore {
     }
 }
 
+/// As a log store keeps it.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_millis(at.as_millis() / 1_000 * 1_000)
+}
+
 impl State {
     /// The session, if it has not reached its deadline.
     fn live(&self, key: &SessionKey, now: Timestamp) -> Option<&Session> {
@@ -264,21 +255,29 @@ impl State {
     /// Takes the session out, and gives it if it was live.
     fn remove(&mut self, key: &SessionKey, now: Timestamp) -> Option<Session> {
         let session = self.sessions.remove(key)?;
-        self.deadlines.remove(&(session.deadlines.expires_at, *key));
-        self.anonymous -= usize::from(session.owner.is_none());
+        self.unlist(key, &session);
         let live = session.deadlines.is_live(now);
         self.expired += u64::from(!live);
         live.then_some(session)
     }
 
     fn place(&mut self, key: SessionKey, session: Session) {
-        let expires_at = session.deadlines.expires_at;
-        self.anonymous += usize::from(session.owner.is_none());
-        if let Some(older) = self.sessions.insert(key, session) {
-            self.anonymous -= usize::from(older.owner.is_none());
-            self.deadlines.remove(&(older.deadlines.expires_at, key));
+        if let Some(older) = self.sessions.remove(&key) {
+            self.unlist(&key, &older);
         }
-        self.deadlines.insert((expires_at, key));
+        self.deadlines.insert((session.deadlines.expires_at, key));
+        self.anonymous += usize::from(session.owner.is_none());
+        self.owned.extend(session.owner.map(|owner| (owner, key)));
+        self.sessions.insert(key, session);
+    }
+
+    /// Drops what is known of a session beside itself.
+    fn unlist(&mut self, key: &SessionKey, session: &Session) {
+        self.deadlines.remove(&(session.deadlines.expires_at, *key));
+        match session.owner {
+            Some(owner) => drop(self.owned.remove(&(owner, *key))),
+            None => self.anonymous -= 1,
+        }
     }
 
     fn set_deadlines(&mut self, key: SessionKey, deadlines: Deadlines) {
@@ -332,6 +331,7 @@ impl Session {
             absolute_at: (absolute_at != Timestamp::MAX).then_some(absolute_at),
             idle: self.deadlines.idle(),
             owner: self.owner,
+            label: self.label.clone(),
         }
     }
 }
@@ -361,8 +361,26 @@ impl SessionStore for MemoryStore {
         Pending::ready(self.rotate_now(key))
     }
 
-    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
-        Pending::ready(self.bind_now(key, owner))
+    fn bind_as(&self, key: SessionKey, binding: Option<Binding>) -> Answer<'_, bool> {
+        Pending::ready(self.bind_now(key, binding))
+    }
+
+    fn create_owned_as(
+        &self,
+        key: SessionKey,
+        payload: Bytes,
+        lifetime: Lifetime,
+        binding: Binding,
+    ) -> Answer<'_, ()> {
+        Pending::ready(self.create_owned_now(key, payload, &lifetime, binding))
+    }
+
+    fn owned(&self, owner: OwnerKey, cursor: Option<Cursor>, limit: usize) -> Answer<'_, OwnedPage> {
+        Pending::ready(self.owned_now(owner, cursor, limit))
+    }
+
+    fn owned_count(&self, owner: OwnerKey) -> Answer<'_, usize> {
+        Pending::ready(self.enter().map(|(state, now)| state.live_of(owner, now).count()))
     }
 
     fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()> {
@@ -385,6 +403,7 @@ impl SessionStore for MemoryStore {
             sessions: count(state.sessions.len() - due),
             expired: state.expired + count(due),
             revoked: state.revoked,
+            evicted: state.evicted,
             touches: state.touches,
             touches_logged: state.touches_logged,
             ..Stats::default()
@@ -400,6 +419,7 @@ impl SessionStore for MemoryStore {
             let mut state = self.shared.state.lock();
             state.closed = true;
             state.deadlines.clear();
+            state.owned.clear();
             std::mem::take(&mut state.sessions)
         };
         // Freed with the lock released, so that nobody who still asks waits for it.

@@ -12,6 +12,7 @@ use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 use crate::error::Error;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
+use crate::owner::{Binding, OwnedPage};
 use crate::sync::Pending;
 
 pub use log_store::LogStore;
@@ -154,9 +155,85 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
 
-    /// Says whose the session is, or with `None` that it is nobody's: do this when somebody signs in. Says whether it was live. Payload, lifetime
-    /// and key stay; the version changes. It waits for the durability of a delete, so that a later revocation does not miss a session whose
-    /// binding a power cut took. [`put`](Self::put), [`rotate`](Self::rotate) and [`upsert`](Self::upsert) of a live session keep the owner.
+    /// Says whose the session is, with what label and under what cap ([`Binding`]), or with `None` that it is nobody's: do this when somebody signs
+    /// in. Says whether it was live. Payload, lifetime and key stay; the version changes. It waits for the durability of a delete, so that a later
+    /// revocation does not miss a session whose binding a power cut took. [`put`](Self::put), [`rotate`](Self::rotate) and
+    /// [`upsert`](Self::upsert) of a live session keep owner and label.
+    ///
+    /// Sessions that give way to this one are ended before it is bound: if it fails or is dropped then, or a power cut comes between, they may be
+    /// gone although this one was not bound. The cap costs some ten microseconds, and more where somebody has thousands of sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyOfOwner`]; those of a read and of a write.
+    ///
+    /// ```
+    /// # use cloakroom::{AtCap, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let store = MemoryStore::new();
+    /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("Firefox")).at_most(1, AtCap::EvictIdle);
+    /// let visitor = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// assert!(store.bind_as(visitor.key(), Some(ann)).await?);
+    /// # Ok(()) }
+    /// ```
+    fn bind_as(&self, key: SessionKey, binding: Option<Binding>) -> Answer<'_, bool>;
+
+    /// A new session that has an owner from the start, under the key of an id that a framework made. No limit of anonymous sessions holds it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] if a live session has the key; [`Error::TooManyOfOwner`]; those of [`write`](Self::write). Of sessions that give way
+    /// the same is true as for [`bind_as`](Self::bind_as).
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+    /// let minute = Lifetime::idle(std::time::Duration::from_secs(60));
+    /// store.create_owned_as(SessionKey::of(b"the framework's id"), "x".into(), minute, ann.into()).await?;
+    /// assert_eq!(store.owned_count(ann).await?, 1);
+    /// # Ok(()) }
+    /// ```
+    fn create_owned_as(
+        &self,
+        key: SessionKey,
+        payload: Bytes,
+        lifetime: Lifetime,
+        binding: Binding,
+    ) -> Answer<'_, ()>;
+
+    /// An owner's live sessions, at most `limit` (1 to 1,000; more is taken as that) from where `cursor` says, `None` for the start. One that is
+    /// theirs through the whole walk is met; one may be met twice if others end meanwhile. A page may be short, or empty, with more behind it.
+    ///
+    /// Each is read from its record, for the key and the label: a microsecond each, or a read of the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert!(MemoryStore::new().owned(OwnerKey::of(b"ann"), None, 100).await?.sessions.is_empty());
+    /// # Ok(()) }
+    /// ```
+    fn owned(&self, owner: OwnerKey, cursor: Option<Cursor>, limit: usize) -> Answer<'_, OwnedPage>;
+
+    /// How many live sessions an owner has. Costs some microseconds, and more where there are thousands; reads no record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// assert_eq!(MemoryStore::new().owned_count(OwnerKey::of(b"ann")).await?, 0);
+    /// # Ok(()) }
+    /// ```
+    fn owned_count(&self, owner: OwnerKey) -> Answer<'_, usize>;
+
+    /// [`bind_as`](Self::bind_as) without label or cap: a label that is there stays.
     ///
     /// # Errors
     ///
@@ -172,7 +249,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().owner, Some(owner));
     /// # Ok(()) }
     /// ```
-    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool>;
+    fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
+        self.bind_as(key, owner.map(Binding::to))
+    }
 
     /// Signs somebody, or everybody, out: ends every session that was bound before this call's record, but for the one under `except`. One small
     /// record, however many sessions: after a crash all of them are gone, or none. A request in flight that saves later revives nobody.
@@ -284,6 +363,29 @@ pub trait SessionStore: Send + Sync + 'static {
         Pending::new(async move {
             let id = SessionId::random()?;
             self.create_as(id.key(), payload, lifetime).await?;
+            Ok(id)
+        })
+    }
+
+    /// A new session under a fresh id, which it gives, with an owner from the start: for who signs in without having been a visitor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Randomness`], and those of [`create_owned_as`](Self::create_owned_as).
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # let (store, minute) = (MemoryStore::new(), Lifetime::idle(std::time::Duration::from_secs(60)));
+    /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("phone"));
+    /// let id = store.create_owned("x".into(), minute, ann).await?;
+    /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().label.as_str(), "phone");
+    /// # Ok(()) }
+    /// ```
+    fn create_owned(&self, payload: Bytes, lifetime: Lifetime, binding: Binding) -> Answer<'_, SessionId> {
+        Pending::new(async move {
+            let id = SessionId::random()?;
+            self.create_owned_as(id.key(), payload, lifetime, binding).await?;
             Ok(id)
         })
     }

@@ -36,6 +36,8 @@ mod format_compat;
 mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// The sessions of an owner: listed, counted, labelled, and no more than they may have.
+mod owned;
 /// Whose sessions they are, and ending all of somebody's.
 mod owners;
 /// What opening does with folders that are half made, torn, damaged or foreign.

@@ -326,6 +326,7 @@ fn content(
     deadlines: Deadlines,
 ) -> Entry {
     Entry {
+        labelled: false,
         address,
         rotated,
         owned: owner.is_some(),

@@ -68,6 +68,7 @@ pub mod disk;
 mod disk;
 mod engine;
 mod error;
+mod events;
 mod format;
 mod id;
 mod index;
@@ -97,6 +98,7 @@ pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
 pub use engine::Work;
 pub use engine::{Damage, Recovery, Salvaged, Verification};
 pub use error::{Error, OpenError, ParseIdError};
+pub use events::{Event, Events, Missed, Why};
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use format::probe;

@@ -286,6 +286,7 @@ impl Engine {
         let unknown = || Err(Error::DurabilityUnknown { cause: "a thread of the store panicked".into() });
         let end = self.live_through(Self::write_the_rest).unwrap_or_else(unknown);
         drop(lock);
+        self.listeners.close();
         self.ended.send_replace(Some(end));
     }
 

@@ -51,6 +51,7 @@ use crate::clock::StoreClock;
 use crate::contract::Stats;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::events::Listeners;
 use crate::id::SegmentId;
 use crate::index::Index;
 use crate::log::{Log, Refused, Segment, Table};
@@ -95,6 +96,7 @@ pub(crate) struct Engine {
     catalog: Catalog,
     readers: Readers,
     counters: Counters,
+    pub(crate) listeners: Listeners,
     /// Of those who give an owner a session.
     turns: Turns,
     /// Segments that the stream has left and the catalog does not list as sealed yet.
@@ -156,6 +158,7 @@ impl Opened {
             catalog,
             readers: Readers::new(threads == Threads::Own),
             counters: Counters::default(),
+            listeners: Listeners::default(),
             turns: Turns::default(),
             to_seal: Mutex::default(),
             damaged: Mutex::default(),

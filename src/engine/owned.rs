@@ -3,7 +3,8 @@
 //! # Why a cap is exact
 //!
 //! Only who gives an owner a session makes them more: a sign-in, by `bind` or by a create, and a rotation, which has the session twice or not at all
-//! for who counts while it moves. Each of them holds the owner's *turn* from before it counts until its record is staged. Whatever goes on beside
+//! for who counts while it moves. Each of them, and whoever asks for the
+//! count, holds the owner's *turn* from before it counts until its record is staged. Whatever goes on beside
 //! it (expiry, delete, revocation, another owner's sign-in) makes them fewer. So `count < max` holds still when the record is staged, and what every
 //! reader sees is at most `max`.
 //!
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::contract::{Cursor, Place as At};
 use crate::error::Error;
+use crate::events::{Event, Why};
 use crate::format::RECORD_HEADER_BYTES;
 use crate::id::{OwnerKey, SessionKey};
-use crate::index::{Entry, Index, Prefix, prefix};
+use crate::index::{Entry, Index, Named, prefix};
 use crate::log::Room;
 use crate::options::Durability;
 use crate::owner::{AtCap, Cap, Label, OwnedPage, OwnedSession};
@@ -108,7 +110,7 @@ impl Engine {
         if over > 0 && cap.then == AtCap::RejectNew {
             return Err(Error::TooManyOfOwner { max: cap.max }.into());
         }
-        let key = |(of, _): &(Prefix, Entry)| place.first.iter().find(|key| prefix(key) == *of);
+        let key = |(of, _): &Named| place.first.iter().find(|key| prefix(key) == *of);
         let Some(keys) = theirs[..over].iter().map(key).collect::<Option<Vec<_>>>() else { return Ok(false) };
         for key in keys {
             self.evict(owner, key, room)?;
@@ -117,7 +119,7 @@ impl Engine {
     }
 
     /// An owner's live sessions, those that give way first in front.
-    fn first_to_go(&self, owner: OwnerKey, cap: Cap) -> Vec<(Prefix, Entry)> {
+    fn first_to_go(&self, owner: OwnerKey, cap: Cap) -> Vec<Named> {
         let mut theirs = self.index.live_of(owner, self.clock.now());
         let created = |entry: &Entry| Timestamp::from_millis(u64::from(entry.created_s) * 1_000);
         let since = |entry: &Entry| match cap.then {
@@ -137,6 +139,7 @@ impl Engine {
         if is_theirs {
             // Whoever waits for the sign-in waits for this, which is before it in the log.
             self.end(&mut shard, key, Durability::Buffered, room)?;
+            self.listeners.tell(Event::Deleted { key: *key, why: Why::Evicted });
             self.counters.evicted.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -146,6 +149,8 @@ impl Engine {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
+        // Shards are counted one after the other: without a turn a rotation could move a session in front of the count, and it would be there twice.
+        let _turn = self.turns.take(owner);
         Ok(self.index.live_of(owner, self.clock.now()).len())
     }
 
@@ -192,6 +197,6 @@ impl Engine {
 }
 
 /// How many of them are too many for one more.
-fn over(theirs: &[(Prefix, Entry)], cap: Cap) -> usize {
+fn over(theirs: &[Named], cap: Cap) -> usize {
     (theirs.len() + 1).saturating_sub(cap.max as usize)
 }

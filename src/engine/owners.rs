@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::contract::Whose;
 use crate::error::Error;
+use crate::events::{Event, Why};
 use crate::format::{Body, Kind, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated};
 use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::index::{Entry, Index, Revocation};
@@ -132,6 +133,9 @@ impl Engine {
                 // A copy makes it a record of its own: that much room it needs.
                 old.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
                 shards.of(&key).set(&key, began(&staged, &header), owner, now);
+                if key != old_key {
+                    self.listeners.tell(Event::Rotated { from: old_key, to: key });
+                }
                 Ok(Tried::Staged(staged, true))
             });
             if let Some(live) = done.await? {
@@ -188,6 +192,7 @@ impl Engine {
                 revocations.promise(deadlines.expires_at);
                 let staged = self.log.stage(&mut header, &body(rotated), durability, room)?;
                 drop(revocations);
+                self.tell_of_new(&key, found, now);
                 if rotated.is_some() {
                     shard.remove(&key);
                     shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
@@ -235,8 +240,14 @@ impl Engine {
         for shard in 0..Index::SHARDS {
             let mut left = u32::MAX;
             while left > 0 {
-                let (gone, after) = self.index.sweep_revoked(shard, left, SLICE);
-                (removed, left) = (removed + gone as u64, after);
+                let mut locked = self.index.lock_shard(shard);
+                let keys_wanted = self.listeners.are_any();
+                let swept = self.index.sweep_revoked(&mut locked, left, SLICE, keys_wanted);
+                let told = self.tell_of_ended(shard, locked, &swept.handed_out, |key| Event::Deleted {
+                    key,
+                    why: Why::Revoked,
+                });
+                (removed, left) = (removed + swept.removed as u64 + told, swept.left);
             }
         }
         self.index.revoked(upto);

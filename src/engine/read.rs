@@ -147,6 +147,22 @@ impl Engine {
         Ok(found.filter(|entry| entry.deadlines.is_live(now)).map(|entry| (now, entry)))
     }
 
+    /// Whose record is at an address, for a thread that may wait.
+    pub(super) fn key_now(&self, list: &List, address: Address) -> Result<SessionKey, Error> {
+        match self.look(list, address, key_of) {
+            Where::Here(key) => key,
+            Where::Cold(segment) => {
+                let bytes =
+                    segment.read(address).map_err(Error::io(format!("read segment {}", segment.id())))?;
+                key_of(&Record { bytes: Cow::Owned(bytes), seed: segment.seed(), address })
+            }
+            Where::Moved => {
+                let Address { segment, offset, .. } = address;
+                Err(Error::Corrupt { segment: segment.0, offset, what: "its segment is gone" })
+            }
+        }
+    }
+
     fn look<T>(&self, list: &List, address: Address, take: impl FnOnce(&Record<'_>) -> T) -> Where<T> {
         let Some(segment) = find(list, address.segment) else { return Where::Moved };
         let seed = segment.seed();

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::contract::When;
 use crate::error::Error;
+use crate::events::{Event, Why};
 use crate::format::{Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, RecordHeader};
 use crate::id::{Seq, SessionKey, Version};
 use crate::index::{Entry, Shard, Standing};
@@ -124,6 +125,9 @@ impl Engine {
                 let body = Body { owner, label: label.as_bytes(), ..body };
                 let staged = self.log.stage(&mut header, &body, durability, room)?;
                 let entry = began(&staged, &header);
+                if standing.live(now).is_none() {
+                    self.tell_of_new(&key, standing.found, now);
+                }
                 shard.set(&key, entry, owner, now);
                 Ok(Tried::Staged(staged, Some(Version(entry.version))))
             });
@@ -257,9 +261,25 @@ impl Engine {
                 return Ok(Tried::Done(false));
             }
             drop(standing);
-            Ok(Tried::Staged(self.end(&mut shard, &key, durability, room)?, live))
+            let staged = self.end(&mut shard, &key, durability, room)?;
+            let deleted = Event::Deleted { key, why: Why::Asked };
+            self.listeners.tell(if live { deleted } else { Event::Expired { key } });
+            Ok(Tried::Staged(staged, live))
         });
         Ok(done.await?.unwrap_or(false))
+    }
+
+    /// Tells that a session began, and before it how the one ended that has left nobody but its entry behind. Its shard is locked.
+    pub(super) fn tell_of_new(&self, key: &SessionKey, found: Option<Entry>, now: Timestamp) {
+        let key = *key;
+        match found {
+            Some(entry) if entry.deadlines.is_live(now) => {
+                self.listeners.tell(Event::Deleted { key, why: Why::Revoked });
+            }
+            Some(_) => self.listeners.tell(Event::Expired { key }),
+            None => {}
+        }
+        self.listeners.tell(Event::Created { key });
     }
 
     /// Writes down that the session is gone, and takes it out.

@@ -32,7 +32,7 @@ use count::Count;
 
 pub(crate) use replay::Replay;
 pub(crate) use revocations::{Revocation, Revocations};
-pub(crate) use shard::{Page, Shard};
+pub(crate) use shard::{Named, Page, Shard, Swept};
 pub(crate) use slab::{Prefix, prefix};
 
 /// What the index knows of one session.
@@ -175,7 +175,7 @@ impl Index {
 
     /// An owner's sessions that are live at `now`, and what their keys begin with. One shard is locked at a time, for some microseconds and
     /// longer where the owner has very many.
-    pub(crate) fn live_of(&self, owner: OwnerKey, now: Timestamp) -> Vec<(Prefix, Entry)> {
+    pub(crate) fn live_of(&self, owner: OwnerKey, now: Timestamp) -> Vec<Named> {
         let mut live = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
@@ -195,12 +195,9 @@ impl Index {
         if self.is_revoking.load(Ordering::Acquire) { self.revocations.read().newest() } else { None }
     }
 
-    /// Takes revoked sessions out of a shard: looks at no more than `max`, below position `left`; gives how many it took and
-    /// where to go on, 0 for the end.
-    pub(crate) fn sweep_revoked(&self, shard: usize, left: u32, max: u32) -> (usize, u32) {
-        let mut shard = self.lock_shard(shard);
-        let revocations = self.revocations.read();
-        shard.sweep_revoked(left, max, &revocations)
+    /// Takes revoked sessions out of a shard, or hands them out: looks at no more than `max`, below position `left`.
+    pub(crate) fn sweep_revoked(&self, shard: &mut Shard, left: u32, max: u32, hand_out: bool) -> Swept {
+        shard.sweep_revoked(left, max, &self.revocations.read(), hand_out)
     }
 
     /// Revocations up to this number were carried out in every shard.

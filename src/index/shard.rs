@@ -41,8 +41,23 @@ pub(crate) struct Expired {
     /// Sessions that ended while an older version on disk lives on, until the time given. They are still here: write a tombstone until then
     /// and remove them, under the lock and only if they are as they were. They come again after a second otherwise.
     pub(crate) outlived: Vec<(SessionKey, Entry, Timestamp)>,
+    /// Sessions that ended, where they were to be handed out: they are still here. [`Shard::take`] them, or they come again after a second.
+    pub(crate) handed_out: Vec<Named>,
     /// There is more to do at once.
     pub(crate) more: bool,
+}
+
+/// A session, and what its key begins with.
+pub(crate) type Named = (Prefix, Entry);
+
+/// What one slice of a sweep of the revoked did.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    pub(crate) removed: usize,
+    /// Where they were to be handed out: they are still here. [`Shard::take`] them.
+    pub(crate) handed_out: Vec<Named>,
+    /// Where to go on; 0 is the end.
+    pub(crate) left: u32,
 }
 
 /// An older version, on disk, of a session that ends before it.
@@ -215,9 +230,9 @@ impl Shard {
         })
     }
 
-    /// Looks at no more than `max` sessions whose time may have come: removes those that ended, moves the others on. Also stops
+    /// Looks at no more than `max` sessions whose time may have come: removes those that ended, or hands them out, moves the others on. Also stops
     /// counting tombstones that hide nothing any more.
-    pub(crate) fn expire(&mut self, now: Timestamp, max: usize) -> Expired {
+    pub(crate) fn expire(&mut self, now: Timestamp, max: usize, hand_out: bool) -> Expired {
         self.now = self.now.max(now);
         let mut done = Expired::default();
         for _ in 0..max {
@@ -231,6 +246,11 @@ impl Shard {
             match self.outlived.get(&slot.prefix).copied() {
                 Some(Outlived { key, until }) if until > now => {
                     done.outlived.push((key, slot.entry(), until));
+                    self.buckets.disarm(&mut self.slab, number);
+                    self.buckets.put_off(&mut self.slab, number, now.saturating_add(TOMBSTONE_RETRY));
+                }
+                _ if hand_out => {
+                    done.handed_out.push((slot.prefix, slot.entry()));
                     self.buckets.disarm(&mut self.slab, number);
                     self.buckets.put_off(&mut self.slab, number, now.saturating_add(TOMBSTONE_RETRY));
                 }
@@ -278,23 +298,41 @@ impl Shard {
     }
 
     /// An owner's sessions, whether or not they have ended, and what their keys begin with.
-    pub(super) fn all_of(&self, owner: OwnerKey) -> impl Iterator<Item = (Prefix, Entry)> {
+    pub(super) fn all_of(&self, owner: OwnerKey) -> impl Iterator<Item = Named> {
         self.owned.of(owner).map(|number| self.slab.slot(number)).map(|slot| (slot.prefix, slot.entry()))
     }
 
-    /// Removes the revoked among at most `max` sessions below position `left`; gives how many, and the position to go on from. It walks as
-    /// [`page`](Self::page) does: what takes the place of a session that goes was looked at before.
-    pub(super) fn sweep_revoked(&mut self, left: u32, max: u32, revocations: &Revocations) -> (usize, u32) {
+    /// Removes a session that was handed out, unless it was written anew meanwhile.
+    pub(crate) fn take(&mut self, (prefix, entry): &Named) -> bool {
+        let number =
+            self.slab.find(prefix).filter(|number| self.slab.slot(*number).version() == entry.version);
+        number.map(|number| self.remove_slot(number)).is_some()
+    }
+
+    /// Removes the revoked among at most `max` sessions below position `left`, or hands them out. It walks as [`page`](Self::page) does:
+    /// what takes the place of a session that goes was looked at before.
+    pub(super) fn sweep_revoked(
+        &mut self,
+        left: u32,
+        max: u32,
+        revocations: &Revocations,
+        hand_out: bool,
+    ) -> Swept {
         let (left, after) = self.walk(left, max);
-        let mut removed = 0;
+        let mut done = Swept { left: after, ..Swept::default() };
         for number in (after..left).rev() {
             if self.is_slot_revoked(number, revocations) {
-                self.remove_slot(number);
-                removed += 1;
+                if hand_out {
+                    let slot = self.slab.slot(number);
+                    done.handed_out.push((slot.prefix, slot.entry()));
+                } else {
+                    self.remove_slot(number);
+                    done.removed += 1;
+                }
             }
         }
         self.slab.shrink();
-        (removed, after)
+        done
     }
 
     /// The positions of a part of a walk, from and to.

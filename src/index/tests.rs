@@ -163,7 +163,7 @@ impl Model {
 
     fn expire(&mut self, shard: &mut Shard, max: usize) {
         let now = at(self.now_ms);
-        let done = shard.expire(now, max);
+        let done = shard.expire(now, max, false);
         assert!(done.removed + done.outlived.len() <= max);
         let before = self.sessions.len();
         self.sessions.retain(|number, (entry, until)| {
@@ -237,9 +237,9 @@ fn touched_session_is_not_ended_at_its_old_deadline() {
     let mut shard = shard();
     shard.set(&key(1), entry(1, 0, 1, at(1_000)), None, at(0));
     shard.set(&key(1), entry(1, 0, 1, at(100_000)), None, at(500));
-    assert_eq!(shard.expire(at(99_999), 10).removed, 0);
+    assert_eq!(shard.expire(at(99_999), 10, false).removed, 0);
     assert_eq!(shard.get(&key(1)).unwrap().deadlines.expires_at, at(100_000));
-    assert_eq!(shard.expire(at(100_000 + LATE_MS), 10).removed, 1);
+    assert_eq!(shard.expire(at(100_000 + LATE_MS), 10, false).removed, 1);
     assert!(live(&shard).is_empty());
 }
 
@@ -269,17 +269,17 @@ fn session_outlived_by_an_older_version_is_handed_out_until_it_is_removed() {
     shard.set(&key(1), entry(2, 0, 2, at(1_000)), None, at(500));
     assert_eq!(shard.hides_until(&key(1)), at(100_000));
     for now in [1_200, 3_000] {
-        let expired = shard.expire(at(now), 10);
+        let expired = shard.expire(at(now), 10, false);
         assert_eq!((expired.removed, expired.more), (0, false));
         assert_eq!(expired.outlived, [(key(1), entry(2, 0, 2, at(1_000)), at(100_000))]);
-        assert!(shard.expire(at(now + 1), 10).outlived.is_empty());
+        assert!(shard.expire(at(now + 1), 10, false).outlived.is_empty());
     }
     shard.add_tombstone(SegmentId(3), at(100_000), RECORD_HEADER_BYTES);
     assert!(shard.remove(&key(1)).is_some());
     assert_eq!((live(&shard), shard.outlived_count()), (BTreeMap::from([(SegmentId(3), 96)]), 0));
-    assert!(!shard.expire(at(99_999), 10).more);
+    assert!(!shard.expire(at(99_999), 10, false).more);
     assert_eq!(live(&shard).len(), 1);
-    assert!(!shard.expire(at(110_000), 10).more);
+    assert!(!shard.expire(at(110_000), 10, false).more);
     assert!(live(&shard).is_empty());
 }
 
@@ -288,10 +288,10 @@ fn session_put_off_for_its_tombstone_and_written_anew_ends_at_its_new_deadline()
     let mut shard = shard();
     shard.set(&key(1), entry(1, 0, 1, at(1_400)), None, at(0));
     shard.set(&key(1), entry(2, 0, 2, at(1_000)), None, at(500));
-    assert_eq!(shard.expire(at(1_200), 10).outlived.len(), 1);
+    assert_eq!(shard.expire(at(1_200), 10, false).outlived.len(), 1);
     shard.set(&key(1), entry(3, 0, 3, at(1_500)), None, at(1_210));
-    assert_eq!(shard.expire(at(1_499), 10).removed, 0);
-    assert_eq!(shard.expire(at(1_500 + LATE_MS), 10).removed, 1);
+    assert_eq!(shard.expire(at(1_499), 10, false).removed, 0);
+    assert_eq!(shard.expire(at(1_500 + LATE_MS), 10, false).removed, 1);
 }
 
 #[test]
@@ -301,9 +301,9 @@ fn session_and_its_older_version_are_gone_at_the_very_instant_of_the_last_deadli
     shard.set(&key(1), entry(1, 0, 1, at(1_280)), None, at(0));
     shard.set(&key(2), entry(1, 0, 2, at(2_560)), None, at(0));
     shard.set(&key(2), entry(1, 0, 3, at(2_500)), None, at(0));
-    assert_eq!(shard.expire(at(1_279), 10).removed, 0);
-    assert_eq!(shard.expire(at(1_280), 10).removed, 1);
-    let expired = shard.expire(at(2_560), 10);
+    assert_eq!(shard.expire(at(1_279), 10, false).removed, 0);
+    assert_eq!(shard.expire(at(1_280), 10, false).removed, 1);
+    let expired = shard.expire(at(2_560), 10, false);
     assert_eq!((expired.removed, expired.outlived.len(), expired.more), (1, 0, false));
 }
 
@@ -312,7 +312,7 @@ fn session_without_an_end_is_in_no_bucket_until_it_is_given_one() {
     let mut shard = shard();
     shard.set(&key(1), entry(1, 0, 1, Timestamp::MAX), None, at(0));
     shard.set(&key(2), entry(1, 0, 2, at(5)), None, at(0));
-    assert_eq!(shard.expire(at(1 << 40), 10).removed, 1);
+    assert_eq!(shard.expire(at(1 << 40), 10, false).removed, 1);
     check(&shard);
     shard.set(&key(1), entry(1, 0, 3, later(at(1 << 40), 900)), None, at(1 << 40));
     assert_eq!(shard.outlived_count(), 1);
@@ -327,7 +327,7 @@ fn older_version_is_forgotten_once_a_newer_one_lives_as_long() {
         shard.set(&key(1), entry(1, 0, version, at(expires_ms)), None, at(0));
         assert_eq!((shard.outlived_count(), shard.hides_until(&key(1))), (outlived, at(9_000)));
     }
-    assert_eq!(shard.expire(at(9_200), 10).removed, 1);
+    assert_eq!(shard.expire(at(9_200), 10, false).removed, 1);
 }
 
 #[test]

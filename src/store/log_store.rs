@@ -15,6 +15,7 @@ use crate::disk::real::RealDisk;
 use crate::engine::Work;
 use crate::engine::{Engine, Recovery, Threads, open};
 use crate::error::OpenError;
+use crate::events::Events;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::options::{Durability, Options};
@@ -337,6 +338,10 @@ impl SessionStore for LogStore {
 
     fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Answer<'_, KeyPage> {
         Pending::new(self.engine().keys(cursor, limit))
+    }
+
+    fn events(&self) -> Events {
+        self.engine().listeners.listen()
     }
 
     fn len(&self) -> usize {

@@ -14,19 +14,19 @@ use bytes::Bytes;
 use crate::clock::{StoreClock, Timestamp};
 use crate::contract::{Access, Cursor, KeyPage, Place, Stats, Stored, When, Whose};
 use crate::error::{Error, OpenError};
+use crate::events::{Event, Events, Listeners, Why};
 use crate::id::{OwnerKey, Seq, SessionId, SessionKey, Version};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::options::Options;
 use crate::owner::{Binding, Label, OwnedPage};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, MutexGuard, Pending};
 
 use super::{Answer, SessionStore};
 
 mod owners;
+mod sweep;
 
-/// Expired sessions that one operation takes out of memory. An operation adds at most one session, so more than one suffices for
-/// memory to follow the living; few enough that none of them holds the lock for long.
-const SWEPT_PER_OPERATION_MAX: usize = 16;
 /// The longest page of keys, so that one call does not hold the lock for long.
 const PAGE_KEYS_MAX: usize = 1_000;
 
@@ -56,6 +56,9 @@ struct Shared {
     sessions_max: usize,
     anonymous_sessions_max: usize,
     state: Mutex<State>,
+    listeners: Listeners,
+    /// Somebody sweeps for those who listen.
+    swept: AtomicBool,
 }
 
 #[derive(Default)]
@@ -127,6 +130,8 @@ impl MemoryStore {
             sessions_max: size(options.sessions_max),
             anonymous_sessions_max: size(options.anonymous_sessions_max),
             state: Mutex::default(),
+            listeners: Listeners::default(),
+            swept: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -138,7 +143,7 @@ impl MemoryStore {
             return Err(Error::Closed);
         }
         let now = self.shared.clock.now();
-        state.sweep(now);
+        self.shared.sweep(&mut state, now);
         Ok((state, now))
     }
 
@@ -174,7 +179,7 @@ impl MemoryStore {
         };
         if there.is_none() {
             // The expired do not count: where the sweep left some, it first took out enough to make room for one session.
-            state.remove(&key, now);
+            self.take_ended(&mut state, &key, now);
             self.check_sessions(&state)?;
             let max = self.shared.anonymous_sessions_max;
             if state.anonymous >= max {
@@ -184,7 +189,20 @@ impl MemoryStore {
         let version = state.next_version();
         let created_at = whole_seconds(created_at);
         state.place(key, Session { payload, version, created_at, deadlines, owner, label });
+        if there.is_none() {
+            self.shared.listeners.tell(Event::Created { key });
+        }
         Ok(Some(version))
+    }
+
+    fn delete_now(&self, key: SessionKey) -> Result<bool, Error> {
+        let (mut state, now) = self.enter()?;
+        let live = state.live(&key, now).is_some();
+        if live {
+            state.remove(&key, now);
+            self.shared.listeners.tell(Event::Deleted { key, why: Why::Asked });
+        }
+        Ok(live)
     }
 
     fn check_payload(&self, payload: &Bytes) -> Result<(), Error> {
@@ -219,9 +237,11 @@ impl MemoryStore {
         // Before the lock is taken, since this is a call to the operating system.
         let id = SessionId::random()?;
         let (mut state, now) = self.enter()?;
-        let Some(session) = state.remove(&key, now) else { return Ok(None) };
+        let Some(session) = state.live(&key, now).cloned() else { return Ok(None) };
+        state.remove(&key, now);
         let version = state.next_version();
         state.place(id.key(), Session { version, ..session });
+        self.shared.listeners.tell(Event::Rotated { from: key, to: id.key() });
         Ok(Some(id))
     }
 
@@ -303,17 +323,6 @@ impl State {
         Version(self.newest)
     }
 
-    fn sweep(&mut self, now: Timestamp) {
-        for _ in 0..SWEPT_PER_OPERATION_MAX {
-            match self.deadlines.first() {
-                Some(&(expires_at, key)) if expires_at <= now => {
-                    self.remove(&key, now);
-                }
-                _ => break,
-            }
-        }
-    }
-
     /// Sessions past their deadline that no sweep has met yet.
     fn due(&self, now: Timestamp) -> usize {
         self.deadlines.iter().take_while(|(expires_at, _)| *expires_at <= now).count()
@@ -354,7 +363,7 @@ impl SessionStore for MemoryStore {
     }
 
     fn delete(&self, key: SessionKey) -> Answer<'_, bool> {
-        Pending::ready(self.enter().map(|(mut state, now)| state.remove(&key, now).is_some()))
+        Pending::ready(self.delete_now(key))
     }
 
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {
@@ -391,6 +400,10 @@ impl SessionStore for MemoryStore {
         Pending::ready(self.keys_now(cursor, limit))
     }
 
+    fn events(&self) -> Events {
+        self.events_now()
+    }
+
     fn len(&self) -> usize {
         self.enter().map_or(0, |(state, now)| state.sessions.len() - state.due(now))
     }
@@ -422,6 +435,7 @@ impl SessionStore for MemoryStore {
             state.owned.clear();
             std::mem::take(&mut state.sessions)
         };
+        self.shared.listeners.close();
         // Freed with the lock released, so that nobody who still asks waits for it.
         drop(ended);
         Pending::ready(Ok(()))

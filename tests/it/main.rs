@@ -20,6 +20,8 @@ mod disk;
 mod doubt;
 /// Histories that end in a crash at every possible moment.
 mod durability;
+/// What is told of sessions as it happens.
+mod events;
 /// The contract of every store, as time passes.
 mod expiry;
 /// A disk that fails or is full.

@@ -286,6 +286,59 @@ FAULTS = [
         "everybody_is_answered_once_and_what_was_acknowledged_is_kept",
         tuple(MODELS),
     ),
+    # Owners.
+    Fault(
+        "a sign-in counts without its owner's turn",
+        "src/engine/owned.rs",
+        "        self.0[usize::from(first) % TURNS].lock()",
+        "        static FREE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);\n"
+        "        self.0[(usize::from(first) + FREE.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % TURNS].lock()",
+        "cap_holds_whatever_is_in_flight",
+        tuple(MODELS),
+    ),
+    Fault(
+        "a rotation moves a session beside who counts it",
+        "src/engine/owners.rs",
+        "                let _turn = owner.map(|owner| self.turns.take(owner));",
+        "                let _turn = owner.filter(|_| !matches!(whom, Whom::Same)).map(|owner| self.turns.take(owner));",
+        "cap_holds_whatever_is_in_flight",
+        tuple(MODELS),
+    ),
+    Fault(
+        "a cap counts the expired",
+        "src/index/mod.rs",
+        "            let all = shard.all_of(owner).filter(|(_, entry)| entry.deadlines.is_live(now));",
+        "            let all = shard.all_of(owner).filter(|(_, entry)| entry.deadlines.is_live(now) || entry.owned);",
+        "cap_does_not_count_the_expired_the_revoked_and_the_unbound",
+    ),
+    Fault(
+        "a cap counts the revoked until the sweep",
+        "src/index/mod.rs",
+        "            live.extend(all.filter(|(prefix, entry)| !ended(prefix, entry)));",
+        "            live.extend(all.filter(|(prefix, entry)| !ended(prefix, entry) || entry.owned));",
+        "list_and_count_have_the_live_sessions_of_one_owner_alone",
+    ),
+    Fault(
+        "who gives way is taken out of memory alone",
+        "src/engine/owned.rs",
+        "            self.end(&mut shard, key, Durability::Buffered, room)?;",
+        "            let _ = (&room, Durability::Buffered);\n            shard.remove(key);",
+        "after_a_crash_at_any_call_of_a_sign_in_the_cap_holds_and_who_was_told_is_signed_in",
+    ),
+    Fault(
+        "a session that begins with an owner leaves what is older under its key",
+        "src/engine/owners.rs",
+        "                let rotated = found.map(|_| Rotated { old_key: key, hides_until });",
+        "                let rotated = found.filter(|_| false).map(|_| Rotated { old_key: key, hides_until });",
+        "version_of_a_visitor_does_not_come_back_once_the_session_that_began_under_its_key_is_revoked",
+    ),
+    Fault(
+        "a save forgets the label",
+        "src/engine/write.rs",
+        '                    (_, Some((entry, _))) if !entry.labelled => "",',
+        '                    (_, Some((entry, _))) if !entry.labelled || entry.owned => "",',
+        "label_goes_where_its_session_goes",
+    ),
     # Repairs and the list.
     Fault(
         "the copy of a replaced manifest claims ids that it had not given",

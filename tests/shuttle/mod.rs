@@ -15,6 +15,7 @@
 //! What the scheduler does not see: the channels, semaphores and the table of segments, none of which ever blocks a thread. A switch inside of
 //! them is not tried, one before and after nearly always is.
 
+mod caps;
 mod closing;
 mod compaction;
 mod owners;

@@ -262,7 +262,8 @@ impl Life {
             for shard in 0..Index::SHARDS {
                 let mut left = u32::MAX;
                 while left > 0 {
-                    let (_, after) = self.index.sweep_revoked(shard, left, 2);
+                    let mut locked = self.index.lock_shard(shard);
+                    let after = self.index.sweep_revoked(&mut locked, left, 2, false).left;
                     assert!(after < left);
                     left = after;
                 }
@@ -270,7 +271,7 @@ impl Life {
             self.index.revoked(upto);
         }
         for shard in 0..Index::SHARDS {
-            let expired = self.index.lock_shard(shard).expire(at(self.now_ms), 1_000);
+            let expired = self.index.lock_shard(shard).expire(at(self.now_ms), 1_000, false);
             assert!(!expired.more);
             for (key_out, _, _) in expired.outlived {
                 self.seq += 1;
@@ -418,7 +419,7 @@ fn ended_session_with_an_older_version_on_disk_stays_until_it_has_its_tombstone(
     put(2, 2, 3, 1_000);
     let index = replay.finish(at(5_000));
     assert_eq!(index.len(), 1);
-    let expired = index.lock(&key(1)).expire(at(6_000), 10);
+    let expired = index.lock(&key(1)).expire(at(6_000), 10, false);
     assert_eq!(expired.outlived.len(), 1);
     let (key_out, entry, hides_until) = expired.outlived[0];
     assert_eq!((key_out, entry.version, hides_until), (key(1), Seq(2), at(90_000)));

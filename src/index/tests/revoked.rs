@@ -41,7 +41,8 @@ fn sweep(index: &Index) -> usize {
     for shard in 0..Index::SHARDS {
         let mut left = u32::MAX;
         while left > 0 {
-            let (taken, after) = index.sweep_revoked(shard, left, 2);
+            let mut locked = index.lock_shard(shard);
+            let Swept { removed: taken, left: after, .. } = index.sweep_revoked(&mut locked, left, 2, false);
             assert!(after < left);
             (removed, left) = (removed + taken, after);
         }

@@ -51,7 +51,7 @@ fn million_sessions_take_72_bytes_each_through_churn_and_mass_expiry() {
         .map(|shard| {
             let mut removed = 0;
             loop {
-                let expired = index.lock_shard(shard).expire(at(1_801_200), 1_000);
+                let expired = index.lock_shard(shard).expire(at(1_801_200), 1_000, false);
                 removed += expired.removed;
                 if !expired.more {
                     return removed;
@@ -92,7 +92,7 @@ fn memory_that_is_counted_is_what_the_sessions_and_all_about_them_take() {
     };
     assert_eq!(shard.memory_bytes(), parts(&shard));
 
-    assert_eq!(shard.expire(instant(257), 1_000).removed, 256);
+    assert_eq!(shard.expire(instant(257), 1_000, false).removed, 256);
     assert_eq!(shard.parts().1.len(), 0);
     assert_near(shard.parts().1.memory_bytes(), in_use + 256 * size_of::<u32>());
 
@@ -119,7 +119,7 @@ fn memory_of_sessions_that_got_their_tombstones_is_given_back() {
         shard.remove(&key(number));
     }
     let before = shard.memory_bytes();
-    assert_eq!(shard.expire(at(2_000), 100).outlived.len(), 10);
+    assert_eq!(shard.expire(at(2_000), 100, false).outlived.len(), 10);
     let after = shard.memory_bytes();
     assert!(after < before && after < full / 20, "{full} {before} {after}");
     check(&shard);
@@ -140,7 +140,7 @@ fn table_of_older_versions_that_is_used_by_half_is_left_as_it_is() {
     for number in 150..300 {
         shard.remove(&key(number));
     }
-    assert_eq!(shard.expire(at(1_000), 10).removed, 0);
+    assert_eq!(shard.expire(at(1_000), 10, false).removed, 0);
     assert_eq!(table(&shard), full);
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::contract::{Cursor, Place, Whose};
 use crate::error::Error;
+use crate::events::{Event, Why};
 use crate::id::{OwnerKey, SessionKey};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::owner::{AtCap, Binding, OwnedPage, OwnedSession};
@@ -23,7 +24,7 @@ impl MemoryStore {
         if let Some(binding) = &binding
             && session.owner != owner
         {
-            state.make_room_for_one(binding, now)?;
+            self.make_room_for_one(&mut state, binding, now)?;
         }
         session.version = state.next_version();
         session.label = match binding {
@@ -47,12 +48,13 @@ impl MemoryStore {
         if state.live(&key, now).is_some() {
             return Err(Error::AlreadyExists);
         }
-        state.remove(&key, now);
+        self.take_ended(&mut state, &key, now);
         self.check_sessions(&state)?;
-        state.make_room_for_one(&binding, now)?;
+        self.make_room_for_one(&mut state, &binding, now)?;
         let (version, created_at) = (state.next_version(), whole_seconds(now));
         let (owner, label) = (Some(binding.owner), binding.label.unwrap_or_default());
         state.place(key, Session { payload, version, created_at, deadlines, owner, label });
+        self.shared.listeners.tell(Event::Created { key });
         Ok(())
     }
 
@@ -66,6 +68,8 @@ impl MemoryStore {
         for key in ended {
             let was_live = state.remove(&key, now).is_some();
             state.revoked += u64::from(was_live);
+            let revoked = Event::Deleted { key, why: Why::Revoked };
+            self.shared.listeners.tell(if was_live { revoked } else { Event::Expired { key } });
         }
         Ok(())
     }
@@ -97,6 +101,30 @@ impl MemoryStore {
         let next = walk.next().and(sessions.last()).map(|last| Cursor(Place::After(last.key)));
         Ok(OwnedPage { sessions, next })
     }
+
+    /// Ends as many sessions as a cap asks for, if there is one, before its owner gets one more.
+    fn make_room_for_one(&self, state: &mut State, binding: &Binding, now: Timestamp) -> Result<(), Error> {
+        let Binding { owner, cap: Some(cap), .. } = binding else { return Ok(()) };
+        let since = |session: &Session| match cap.then {
+            AtCap::RejectNew => Timestamp::default(),
+            AtCap::EvictOldest => session.created_at,
+            AtCap::EvictIdle => session.deadlines.seen_at().unwrap_or(session.created_at),
+        };
+        let mut theirs: Vec<_> = (state.live_of(*owner, now))
+            .map(|(key, session)| (since(session), session.version, *key))
+            .collect();
+        let over = (theirs.len() + 1).saturating_sub(cap.max as usize);
+        if over > 0 && cap.then == AtCap::RejectNew {
+            return Err(Error::TooManyOfOwner { max: cap.max });
+        }
+        theirs.sort_unstable();
+        for (.., key) in &theirs[..over] {
+            state.remove(key, now);
+            state.evicted += 1;
+            self.shared.listeners.tell(Event::Deleted { key: *key, why: Why::Evicted });
+        }
+        Ok(())
+    }
 }
 
 impl State {
@@ -109,28 +137,5 @@ impl State {
         let [first, last] = [0, u8::MAX].map(|byte| (owner, SessionKey::from_bytes([byte; 32])));
         let keys = self.owned.range((Bound::Included(first), Bound::Included(last))).map(|(_, key)| key);
         keys.filter_map(move |key| Some((key, self.live(key, now)?)))
-    }
-
-    /// Ends as many sessions as a cap asks for, if there is one, before its owner gets one more.
-    fn make_room_for_one(&mut self, binding: &Binding, now: Timestamp) -> Result<(), Error> {
-        let Binding { owner, cap: Some(cap), .. } = binding else { return Ok(()) };
-        let since = |session: &Session| match cap.then {
-            AtCap::RejectNew => Timestamp::default(),
-            AtCap::EvictOldest => session.created_at,
-            AtCap::EvictIdle => session.deadlines.seen_at().unwrap_or(session.created_at),
-        };
-        let mut theirs: Vec<_> = (self.live_of(*owner, now))
-            .map(|(key, session)| (since(session), session.version, *key))
-            .collect();
-        let over = (theirs.len() + 1).saturating_sub(cap.max as usize);
-        if over > 0 && cap.then == AtCap::RejectNew {
-            return Err(Error::TooManyOfOwner { max: cap.max });
-        }
-        theirs.sort_unstable();
-        for (.., key) in &theirs[..over] {
-            self.remove(key, now);
-            self.evicted += 1;
-        }
-        Ok(())
     }
 }

@@ -11,8 +11,8 @@ use super::paths::{self, Named};
 use super::{Finding, Source};
 
 /// The ground floor: these may import one another, without a cycle.
-const GROUND: [&str; 9] =
-    ["clock", "contract", "error", "id", "lifetime", "options", "owner", "sync", "version"];
+const GROUND: [&str; 10] =
+    ["clock", "contract", "error", "events", "id", "lifetime", "options", "owner", "sync", "version"];
 
 /// The floors above it: a module, and what it may import besides itself and the ground floor.
 const FLOORS: [(&str, &[&str]); 7] = [

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, ManualClock, MemoryStore, Options, OwnerKey, SessionKey,
-    SessionStore, Stored, Timestamp, When, Whose,
+    Access, AtCap, Binding, Durability, Error, Label, Lifetime, LogStore, ManualClock, MemoryStore, Options,
+    OwnerKey, SessionKey, SessionStore, Stored, Timestamp, When, Whose,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -136,8 +136,14 @@ fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
         14 => pair.close_and_open(),
         15 => pair.lose_power_and_open(),
         17 => {
-            let owner = owner(long);
-            same(pair.ask(store.bind(mine, owner)), pair.ask(model.bind(models, owner)));
+            let binding = owner(long).map(|owner| binding(owner, much));
+            same(pair.ask(store.bind_as(mine, binding.clone())), pair.ask(model.bind_as(models, binding)));
+        }
+        16 => {
+            let (lifetime, binding) =
+                (lifetime(much), binding(owner(long).unwrap_or(OwnerKey::of(b"0")), long));
+            let got = pair.ask(store.create_owned_as(mine, payload.clone(), lifetime, binding.clone()));
+            same(got, pair.ask(model.create_owned_as(models, payload, lifetime, binding)));
         }
         18 => {
             let whose = owner(long).map_or(Whose::Everybody, Whose::Owner);
@@ -167,6 +173,22 @@ fn owner(long: u8) -> Option<OwnerKey> {
     (!long.is_multiple_of(3)).then(|| OwnerKey::of(&[long % 3]))
 }
 
+/// With labels and caps of all kinds.
+fn binding(owner: OwnerKey, much: u8) -> Binding {
+    let binding = match much % 3 {
+        0 => Binding::to(owner),
+        1 => Binding::to(owner).labelled(Label::default()),
+        _ => Binding::to(owner).labelled(Label::cut(&"x".repeat(usize::from(much)))),
+    };
+    let max = u32::from(much % 4);
+    match much % 5 {
+        0 | 1 => binding,
+        2 => binding.at_most(max, AtCap::RejectNew),
+        3 => binding.at_most(max, AtCap::EvictOldest),
+        _ => binding.at_most(max, AtCap::EvictIdle),
+    }
+}
+
 /// Lifetimes of all kinds, from nothing (which is refused) to half a minute.
 fn lifetime(long: u8) -> Lifetime {
     let s = |parts: u8| Duration::from_millis(u64::from(parts) * 500);
@@ -180,14 +202,15 @@ fn lifetime(long: u8) -> Lifetime {
 
 /// What both must agree on: length and hash of the payload, which keep a message short, then the instants. Versions are each store's own, and of the
 /// creation a log keeps the second.
-type Seen = (usize, u64, u64, Timestamp, Option<Timestamp>, Option<Duration>, Option<OwnerKey>);
+type Seen = (usize, u64, u64, Timestamp, Option<Timestamp>, Option<Duration>, Option<(OwnerKey, String)>);
 
 fn seen(stored: Stored) -> Seen {
     let mut hasher = DefaultHasher::new();
     hasher.write(&stored.payload);
     let created_s = stored.created_at.as_millis() / 1_000;
     let (len, hash) = (stored.payload.len(), hasher.finish());
-    (len, hash, created_s, stored.expires_at, stored.absolute_at, stored.idle, stored.owner)
+    let owner = stored.owner.map(|owner| (owner, stored.label.to_string()));
+    (len, hash, created_s, stored.expires_at, stored.absolute_at, stored.idle, owner)
 }
 
 #[track_caller]
@@ -221,5 +244,11 @@ fn compare(pair: &Pair) {
     }
     listed.sort();
     listed.dedup();
+    for owner in (0..3).map(|n| owner(n).unwrap_or(OwnerKey::of(b"0"))) {
+        let count = pair.ask(pair.store.owned_count(owner)).expect("it reads");
+        assert_eq!(count, pair.ask(pair.model.owned_count(owner)).expect("it reads"));
+        let page = pair.ask(pair.store.owned(owner, None, 1_000)).expect("it reads");
+        assert_eq!(page.sessions.len(), count, "the list and the count of an owner differ");
+    }
     assert_eq!(listed.len(), live, "a walk met sessions that are not there, or missed some");
 }

@@ -339,6 +339,29 @@ FAULTS = [
         '                    (_, Some((entry, _))) if !entry.labelled || entry.owned => "",',
         "label_goes_where_its_session_goes",
     ),
+    # Events.
+    Fault(
+        "a session that was handed out is taken although it was written anew",
+        "src/index/shard.rs",
+        "|number| self.slab.slot(*number).version() == entry.version",
+        "|number| self.slab.slot(*number).version() >= entry.version",
+        "of_many_keys_that_threads_create_move_and_end_each_is_told_in_order",
+    ),
+    Fault(
+        "a new session hides the end of the one before it",
+        "src/engine/write.rs",
+        "            Some(_) => self.listeners.tell(Event::Expired { key }),",
+        "            Some(_) => {}",
+        "of_many_keys_that_threads_create_move_and_end_each_is_told_in_order",
+    ),
+    Fault(
+        "whoever counts an owner's sessions takes no turn",
+        "src/engine/owned.rs",
+        "        let _turn = self.turns.take(owner);\n        Ok(",
+        "        Ok(",
+        "cap_holds_whatever_is_in_flight",
+        tuple(MODELS),
+    ),
     # Repairs and the list.
     Fault(
         "the copy of a replaced manifest claims ids that it had not given",

@@ -86,7 +86,7 @@ impl Act {
             }
             Self::Delete => apply(Op::Delete { name: FIRST }),
             Self::Rotate => apply(Op::Rotate { name: FIRST }),
-            Self::Bind => apply(Op::Bind { name: FIRST, owner: OWNER }),
+            Self::Bind => apply(Op::Bind { name: FIRST, owner: OWNER, max: Some(1), label: Some("phone") }),
             Self::Revoke => apply(Op::Revoke { owner: OWNER, spared: None }),
             Self::Expire => {
                 apply(Op::Advance { by: 2 * HOUR });
@@ -127,7 +127,7 @@ impl Prepared {
         apply(Op::Upsert { name: FIRST, len: 3_000, lifetime: Lifetime::idle(HOUR) });
         apply(Op::Delete { name: 4 });
         apply(Op::Create { name: 5, len: 2_000, lifetime: Lifetime::absolute(5 * MINUTE) });
-        apply(Op::Bind { name: 2, owner: OWNER });
+        apply(Op::Bind { name: 2, owner: OWNER, max: None, label: None });
         apply(Op::Reopen);
         apply(Op::SetLifetime { name: 1, lifetime: Lifetime::idle(20 * HOUR) });
         life.end(End::Close);

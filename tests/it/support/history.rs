@@ -11,6 +11,9 @@ use rand::{RngExt, SeedableRng};
 /// Sessions that a history works on at a time.
 pub const NAMES: usize = 10;
 
+/// What a binding does to a label: nothing, or it takes it away, or sets another.
+const LABELS: [Option<&str>; 4] = [None, Some(""), Some("phone"), Some("Firefox on Linux")];
+
 /// The longest payload of a history, in bytes.
 pub const PAYLOAD_BYTES_MAX: u32 = 6_000;
 
@@ -51,10 +54,20 @@ pub enum Op {
     Rotate {
         name: usize,
     },
-    /// A session gets an owner; 0 is nobody.
+    /// A session gets an owner, who then has no more than `max`, the oldest of which go; owner 0 is nobody.
     Bind {
         name: usize,
         owner: u8,
+        max: Option<u32>,
+        label: Option<&'static str>,
+    },
+    /// The same for a session that begins so.
+    CreateOwned {
+        name: usize,
+        len: usize,
+        lifetime: Lifetime,
+        owner: u8,
+        max: Option<u32>,
     },
     /// Ends every session of an owner, but one; 0 is everybody.
     Revoke {
@@ -105,7 +118,14 @@ fn op(rng: &mut Xoshiro256PlusPlus) -> Op {
         _ => rng.random_range(1_000..PAYLOAD_BYTES_MAX as usize),
     };
     match rng.random_range(0..100) {
-        0..14 => Op::Create { name, len, lifetime: lifetime(rng) },
+        0..10 => Op::Create { name, len, lifetime: lifetime(rng) },
+        10..14 => Op::CreateOwned {
+            name,
+            len,
+            lifetime: lifetime(rng),
+            owner: rng.random_range(1..3),
+            max: rng.random_bool(0.4).then(|| rng.random_range(1..4)),
+        },
         14..34 => Op::Put { name, len },
         34..38 => Op::PutIf { name, len, stale: rng.random_bool(0.3) },
         38..50 => Op::Upsert { name, len, lifetime: lifetime(rng) },
@@ -113,7 +133,12 @@ fn op(rng: &mut Xoshiro256PlusPlus) -> Op {
         58..66 => Op::SetLifetime { name, lifetime: lifetime(rng) },
         66..71 => Op::Delete { name },
         71..75 => Op::Rotate { name },
-        75..78 => Op::Bind { name, owner: rng.random_range(0..3) },
+        75..78 => Op::Bind {
+            name,
+            owner: rng.random_range(0..3),
+            max: rng.random_bool(0.4).then(|| rng.random_range(1..4)),
+            label: LABELS[rng.random_range(0..LABELS.len())],
+        },
         78..79 => Op::Revoke { owner: rng.random_range(0..3), spared: rng.random_bool(0.3).then_some(name) },
         79..81 => Op::Late { which: rng.random_range(0..64), len },
         81..83 => Op::Flush,

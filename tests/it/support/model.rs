@@ -29,9 +29,17 @@ pub struct Session {
     pub expires_at: Timestamp,
     pub exact: bool,
     pub owner: Option<OwnerKey>,
+    pub label: &'static str,
 }
 
 impl Session {
+    /// One without a lifetime yet.
+    #[must_use]
+    pub fn new(payload: Bytes, created_at: Timestamp, owner: Option<OwnerKey>, label: &'static str) -> Self {
+        let (idle, absolute_at, expires_at, exact) = (None, Timestamp::MAX, Timestamp::MAX, false);
+        Self { payload, version: None, created_at, idle, absolute_at, expires_at, exact, owner, label }
+    }
+
     /// A new lifetime for a session, beginning now.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: &Lifetime, now: Timestamp) -> Self {
@@ -73,6 +81,7 @@ impl Session {
             && stored.absolute_at.unwrap_or(Timestamp::MAX) == self.absolute_at
             && stored.idle == self.idle
             && stored.owner == self.owner
+            && stored.label.as_str() == self.label
     }
 }
 
@@ -118,6 +127,19 @@ impl Model {
 
     fn newest(&self, key: SessionKey) -> Option<&Session> {
         self.tracks.iter().find(|t| t.key == Some(key))?.at(u64::MAX)
+    }
+
+    /// Which of an owner's sessions give way to one more, of `max` that may be: those that were created first, and of one second those that were
+    /// written first. `None` if that cannot be told, since the answer of a write did not come.
+    pub fn first_to_go(&self, owner: OwnerKey, max: usize, now: Timestamp) -> Option<Vec<SessionKey>> {
+        let theirs = self.keys().filter_map(|key| Some((self.live(key, now)?, key)));
+        let theirs = theirs.filter(|(session, _)| session.owner == Some(owner));
+        let mut theirs: Vec<_> = theirs
+            .map(|(session, key)| Some((session.created_at, session.version?, key)))
+            .collect::<Option<_>>()?;
+        theirs.sort_unstable();
+        let over = (theirs.len() + 1).saturating_sub(max);
+        Some(theirs[..over].iter().map(|(.., key)| *key).collect())
     }
 
     pub fn keys(&self) -> impl Iterator<Item = SessionKey> {

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use cloakroom::{
-    Access, Answer, Durability, Error, Lifetime, LogStore, OwnerKey, SessionKey, SessionStore, Timestamp,
-    When, Whose, Work,
+    Access, Answer, AtCap, Binding, Durability, Error, Label, Lifetime, LogStore, OwnerKey, SessionKey,
+    SessionStore, Timestamp, When, Whose, Work,
 };
 use rand::RngExt;
 
@@ -52,7 +52,13 @@ impl Life {
             }
             Op::Delete { name } => self.delete(self.names[name], durability),
             Op::Rotate { name } => self.rotate(name, durability),
-            Op::Bind { name, owner } => self.bind(self.names[name], owner_of(owner), durability),
+            Op::Bind { name, owner, max, label } => {
+                self.bind(self.names[name], owner_of(owner), max, label, durability)
+            }
+            Op::CreateOwned { name, len, lifetime, owner, max } => {
+                let (key, owner) = (self.names[name], OwnerKey::of(&[owner]));
+                self.create_owned(key, len, lifetime, owner, max, durability)
+            }
             Op::Revoke { owner, spared } => {
                 self.revoke(owner_of(owner), spared.map(|name| self.names[name]), durability)
             }
@@ -119,12 +125,9 @@ impl Life {
         let payload = self.payload(len);
         let live = self.model.live(key, now).cloned();
         let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
-        let owner = live.as_ref().and_then(|session| session.owner);
+        let (owner, label) = live.as_ref().map_or((None, ""), |session| (session.owner, session.label));
         let new = |created_at, lifetime: &Lifetime| {
-            let (payload, version) = (payload.clone(), None);
-            let (idle, absolute_at, expires_at, exact) = (None, Timestamp::MAX, Timestamp::MAX, false);
-            Session { payload, version, created_at, idle, absolute_at, expires_at, exact, owner }
-                .with_lifetime(lifetime, now)
+            Session::new(payload.clone(), created_at, owner, label).with_lifetime(lifetime, now)
         };
         let written = match (&when, live) {
             (When::Present | When::Version(_), None) => Ok(None),
@@ -232,21 +235,85 @@ impl Life {
         self.rotated.push(old);
         self.names[name] = new;
         self.acknowledged(op, durability, now);
-        // What a rotated session's version is, only a read tells.
-        if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(new, Access::Peek)) {
-            self.model.learn_version(new, stored.version);
-        }
+        self.learn(new);
         self.check(old) && self.check(new)
     }
 
-    fn bind(&mut self, key: SessionKey, owner: Option<OwnerKey>, durability: Durability) -> bool {
+    /// The binding under a cap, with those that give way to it, each of which is an operation of its own before it: a crash may come between.
+    fn binding(&mut self, owner: OwnerKey, max: Option<u32>) -> Binding {
+        let now = self.now();
+        // Where the disk may fail, what of several operations was refused cannot be told.
+        let max = max.filter(|_| !self.tolerant);
+        let first = max.and_then(|max| Some((max, self.model.first_to_go(owner, max as usize, now)?)));
+        let Some((max, first)) = first else { return Binding::to(owner) };
+        for key in first {
+            self.model.begin();
+            self.model.stage(Some(key), None);
+        }
+        Binding::to(owner).at_most(max, AtCap::EvictOldest)
+    }
+
+    fn create_owned(
+        &mut self,
+        key: SessionKey,
+        len: usize,
+        lifetime: Lifetime,
+        owner: OwnerKey,
+        max: Option<u32>,
+        durability: Durability,
+    ) -> bool {
+        let (now, payload) = (self.now(), self.payload(len));
+        let is_live = self.model.live(key, now).is_some();
+        let binding = if is_live { Binding::to(owner) } else { self.binding(owner, max) };
+        let op = self.model.begin();
+        if !is_live {
+            let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
+            let session =
+                Session::new(payload.clone(), second, Some(owner), "").with_lifetime(&lifetime, now);
+            self.model.stage(Some(key), Some(session));
+        }
+        let answer = self.ask(durability, |store| store.create_owned_as(key, payload, lifetime, binding));
+        match self.heard(answer) {
+            Heard::Answer(Ok(())) if !is_live => {
+                self.acknowledged(op, durability, now);
+                self.learn(key);
+            }
+            Heard::Answer(Err(Error::AlreadyExists)) if is_live => {}
+            Heard::Failed => {}
+            answer @ Heard::Answer(_) => self.wrong("create owned", &answer, &is_live),
+        }
+        self.names.clone().into_iter().all(|key| self.check(key))
+    }
+
+    /// What version a session has whose write did not tell it.
+    fn learn(&mut self, key: SessionKey) {
+        if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(key, Access::Peek)) {
+            self.model.learn_version(key, stored.version);
+        }
+    }
+
+    fn bind(
+        &mut self,
+        key: SessionKey,
+        owner: Option<OwnerKey>,
+        max: Option<u32>,
+        label: Option<&'static str>,
+        durability: Durability,
+    ) -> bool {
         let now = self.now();
         let live = self.model.live(key, now).cloned();
+        let is_new = live.as_ref().is_some_and(|session| session.owner != owner);
+        let binding = owner.map(|owner| self.binding(owner, max.filter(|_| is_new)));
+        let binding = binding.map(|binding| match label {
+            Some(label) => binding.labelled(Label::cut(label)),
+            None => binding,
+        });
         let op = self.model.begin();
         if let Some(session) = &live {
-            self.model.stage(Some(key), Some(Session { version: None, owner, ..session.clone() }));
+            let label = owner.map_or("", |_| label.unwrap_or(session.label));
+            self.model.stage(Some(key), Some(Session { version: None, owner, label, ..session.clone() }));
         }
-        let answer = self.ask(durability, |store| store.bind(key, owner));
+        let answer = self.ask(durability, |store| store.bind_as(key, binding));
         match self.heard(answer) {
             Heard::Failed => return self.check(key),
             Heard::Answer(Ok(is_live)) if is_live == live.is_some() => {}
@@ -254,11 +321,9 @@ impl Life {
         }
         if live.is_some() {
             self.acknowledged(op, durability, now);
-            if let Some(Ok(Some(stored))) = drive(self.store(), self.store().get(key, Access::Peek)) {
-                self.model.learn_version(key, stored.version);
-            }
+            self.learn(key);
         }
-        self.check(key)
+        self.names.clone().into_iter().all(|key| self.check(key))
     }
 
     fn revoke(

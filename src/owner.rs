@@ -54,6 +54,12 @@ impl Label {
         Self(text[..end.unwrap_or_default()].into())
     }
 
+    /// Its length in bytes, as lengths of records are counted.
+    pub(crate) fn len(&self) -> u32 {
+        // It is at most LABEL_BYTES_MAX.
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
     /// What a record has; only this crate writes them, and it writes text.
     pub(crate) fn of_record(bytes: &[u8]) -> Self {
         Self(String::from_utf8_lossy(bytes).into())

@@ -7,10 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use cloakroom::{Saved, Session, SessionStore, Timestamp};
+use cloakroom::{Saved, Session, SessionStore, Whose};
 use serde::Deserialize;
 
-use super::devices::{self, Devices};
+use super::devices;
 use super::goods::{self, GOODS, Item};
 use super::guard;
 use super::page::{DeviceLine, Page};
@@ -64,10 +64,13 @@ async fn home(
     let mut lines = Vec::new();
     if let Some(user) = &user {
         let here = session.id().map(cloakroom::SessionId::key);
-        lines.extend(Devices::of(&door.store, user).live().await?.into_iter().map(|device| DeviceLine {
-            is_this_one: Some(device.key()) == here,
-            since: devices::in_words(Timestamp::from_millis(device.since_ms)),
-            label: device.label,
+        let mut theirs =
+            door.store.owned(devices::owner(user), None, devices::DEVICES_MAX as usize).await?.sessions;
+        theirs.sort_by_key(|device| device.created_at);
+        lines.extend(theirs.into_iter().map(|device| DeviceLine {
+            is_this_one: Some(device.key) == here,
+            since: devices::in_words(device.created_at),
+            label: device.label.to_string(),
         }));
     }
     let page = Page {
@@ -131,7 +134,7 @@ async fn remove(
     door.leave(session, &headers, Redirect::to("/")).await
 }
 
-/// The steps, and why in this order: see the head of `devices`.
+/// Bound first, then named: see the head of `devices`.
 async fn sign_in(
     State(door): State<Door>,
     headers: HeaderMap,
@@ -146,15 +149,12 @@ async fn sign_in(
         return door.leave(session, &headers, Redirect::to("/")).await;
     }
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let label = devices::label(agent.unwrap_or_default());
+    let binding = devices::binding(name, agent.unwrap_or_default());
     // A fresh id, since the old one may be known to whoever planted it; the cart comes along.
-    if !session.rotate(&door.store).await? {
+    if !session.sign_in(&door.store, binding.clone()).await? {
         session = Session::new(door.lifetime);
-        session.insert("device", &label)?;
-        session.save(&door.store).await?;
+        session.sign_in(&door.store, binding).await?;
     }
-    let key = session.id().ok_or("a stored session has an id")?.key();
-    Devices::of(&door.store, name).add(key, &label).await?;
     session.insert(USER, name)?;
     match session.save(&door.store).await? {
         Saved::Gone => Ok(Redirect::to("/?notice=ended").into_response()),
@@ -164,20 +164,14 @@ async fn sign_in(
 
 async fn sign_out(State(door): State<Door>, headers: HeaderMap) -> Result<Response, Trouble> {
     let session = door.enter(&headers).await?;
-    if let Some(id) = session.id() {
-        match session.get::<String>(USER)? {
-            Some(user) => Devices::of(&door.store, &user).sign_out(id.key()).await?,
-            None => drop(door.store.delete(id.key()).await?),
-        }
-    }
+    session.delete(&door.store).await?;
     without_cookie(&door, "/?notice=out")
 }
 
 async fn sign_out_everywhere(State(door): State<Door>, headers: HeaderMap) -> Result<Response, Trouble> {
     let session = door.enter(&headers).await?;
     if let Some(user) = session.get::<String>(USER)? {
-        let signed_out = Devices::of(&door.store, &user).sign_out_all().await?;
-        tracing::info!(signed_out, "signed out everywhere");
+        door.store.revoke(Whose::Owner(devices::owner(&user)), None).await?;
     }
     without_cookie(&door, "/?notice=out-everywhere")
 }

@@ -86,7 +86,7 @@ impl Engine {
             match key {
                 Ok(key) => self.listeners.tell(event(key)),
                 Err(e) => {
-                    tracing::warn!(error = %e, "a session ended whose record cannot be read, so nobody is told which")
+                    tracing::warn!(error = %e, "a session ended whose record cannot be read, so nobody is told which");
                 }
             }
         }

@@ -60,14 +60,16 @@ impl<'a> Whom<'a> {
 }
 
 impl Engine {
-    /// Moves the session to a fresh id.
+    /// Moves the session to a fresh id, and to another owner if one is given.
     pub(crate) async fn rotate(
         &self,
         old_key: SessionKey,
+        binding: Option<Binding>,
         durability: Durability,
     ) -> Result<Option<SessionId>, Error> {
+        let whom = binding.as_ref().map_or(Whom::Same, Whom::Bound);
         let id = SessionId::drawn(|into| self.disk.random(into))?;
-        let live = self.renew(old_key, id.key(), Whom::Same, durability).await?;
+        let live = self.renew(old_key, id.key(), whom, durability).await?;
         Ok(live.then_some(id))
     }
 

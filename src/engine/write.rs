@@ -100,8 +100,8 @@ impl Engine {
         // The label that a record takes along, and the version that has it.
         let mut kept: Option<(Seq, Label)> = None;
         loop {
-            let label_len = kept.as_ref().map_or(0, |(_, label)| label.as_str().len() as u32);
-            let written = self.staged(unowned.len() + OWNER_LEN + label_len, |room| {
+            let front_len = OWNER_LEN + kept.as_ref().map_or(0, |(_, label)| label.len());
+            let written = self.staged(unowned.len() + front_len, |room| {
                 let mut shard = self.index.lock(&key);
                 let now = self.clock.now();
                 let standing = self.index.standing(&shard, &key);
@@ -109,14 +109,14 @@ impl Engine {
                     return Ok(Tried::Done(None));
                 };
                 // A session that begins anew belongs to nobody, whoever had the key before.
-                let owned = standing.live(now).and_then(|entry| Some((entry, standing.owner?)));
-                let label = match (&kept, owned) {
+                let kept_on = standing.live(now).and_then(|entry| Some((entry, standing.owner?)));
+                let label = match (&kept, kept_on) {
                     (_, None) => "",
                     (_, Some((entry, _))) if !entry.labelled => "",
                     (Some((version, label)), Some((entry, _))) if *version == entry.version => label.as_str(),
                     _ => return Ok(Tried::Again),
                 };
-                let owner = owned.map(|(_, owner)| owner);
+                let owner = kept_on.map(|(_, owner)| owner);
                 let mut header = RecordHeader { created_s, deadlines, ..unowned };
                 if let Some(owner) = owner {
                     header.own(owner, label.as_bytes());

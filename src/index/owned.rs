@@ -324,9 +324,9 @@ mod tests {
             for n in 0..100_000_u32 {
                 owned.set(n, Some(owner(if owners == 3 { n / 3 } else { n % owners })));
                 if n > 2_000 {
-                    // At every size: no table doubles. One session in three parts of a hundred is what a part may waste.
-                    let each = owned.memory_bytes() as f64 / f64::from(n + 1);
-                    assert!(each < 32.0, "{name}: {each} bytes for each of {}", n + 1);
+                    // At every size: no table doubles.
+                    let each = owned.memory_bytes() / (n as usize + 1);
+                    assert!(each < 32, "{name}: {each} bytes for each of {}", n + 1);
                 }
             }
         }
@@ -337,8 +337,8 @@ mod tests {
         for share in [2, 10, 50] {
             let mut owned = Owned::default();
             (0..200_000).step_by(share).for_each(|n| owned.set(n, Some(owner(n))));
-            let each = owned.memory_bytes() as f64 / owned.len as f64;
-            assert!(each < 32.0, "one in {share}: {each}");
+            let each = owned.memory_bytes().div_ceil(owned.len);
+            assert!(each <= 32, "one in {share}: {each}");
         }
     }
 }

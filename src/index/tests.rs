@@ -361,3 +361,25 @@ fn index_sums_over_its_shards() {
     }
     assert_eq!((index.live_bytes(), index.len()), (HashMap::from([(SegmentId(2), 200_000)]), 500));
 }
+
+#[test]
+fn session_that_was_handed_out_is_taken_unless_it_was_written_anew() {
+    let mut shard = shard();
+    for number in 1..=3 {
+        shard.set(&key(number), entry(1, 0, number, at(1_000)), None, at(0));
+    }
+    let handed_out = shard.expire(at(2_000), 10, true);
+    assert_eq!((handed_out.removed, handed_out.handed_out.len(), shard.parts().0.len()), (0, 3, 3));
+    shard.set(&key(2), entry(1, 0, 9, at(9_000)), None, at(2_000));
+    shard.remove(&key(3));
+    let taken: Vec<_> =
+        handed_out.handed_out.iter().filter(|named| shard.take(named)).map(|(_, e)| e.version.0).collect();
+    assert_eq!(taken, [1]);
+    assert!(shard.get(&key(2)).is_some());
+    check(&shard);
+    // Who is not taken comes again.
+    shard.set(&key(4), entry(1, 0, 4, at(2_100)), None, at(2_000));
+    assert_eq!(shard.expire(at(3_000), 10, true).handed_out.len(), 1);
+    assert_eq!(shard.expire(at(3_001), 10, false).removed, 0);
+    assert_eq!(shard.expire(at(4_000 + LATE_MS), 10, false).removed, 1);
+}

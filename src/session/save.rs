@@ -5,6 +5,7 @@
 
 use crate::contract::{Access, When};
 use crate::error::Error;
+use crate::owner::Binding;
 use crate::store::SessionStore;
 
 use super::error::SessionError;
@@ -95,6 +96,45 @@ impl Session {
     /// ```
     pub async fn save_if_unchanged(&mut self, store: &dyn SessionStore) -> Result<Saved, SessionError> {
         self.store(store, Both::Refused).await
+    }
+
+    /// Makes the session an owner's, under a fresh id; do this when somebody signs in, and save who they are behind it. One that is not stored yet is
+    /// created with its owner, also where no more visitors are let in. Says whether it did: a session that is gone stays so.
+    ///
+    /// What was changed and not saved stays so, but in a session that is created by it. A request in flight that still has the old id saves nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]; [`Error::TooManyOfOwner`] in it where the [`Binding`] says so.
+    ///
+    /// ```
+    /// use cloakroom::{AtCap, Binding, Label, Lifetime, MemoryStore, OwnerKey, Saved, Session};
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = MemoryStore::new();
+    /// let mut session = Session::new(Lifetime::idle(std::time::Duration::from_secs(1800)));
+    /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("Firefox")).at_most(5, AtCap::EvictIdle);
+    /// assert!(session.sign_in(&store, ann).await?);
+    /// session.insert("user", "ann")?;
+    /// assert_eq!(session.save(&store).await?, Saved::Updated);
+    /// # Ok(()) }
+    /// ```
+    pub async fn sign_in(
+        &mut self,
+        store: &dyn SessionStore,
+        binding: Binding,
+    ) -> Result<bool, SessionError> {
+        match &self.origin {
+            Origin::New(lifetime) => {
+                let id = store.create_owned(envelope::encode(&self.mine)?, *lifetime, binding).await?;
+                self.origin = Origin::Stored(id);
+                self.stands_at(self.mine.clone());
+            }
+            Origin::Stored(old) => {
+                let Some(new) = store.sign_in(old.key(), binding).await? else { return Ok(false) };
+                self.origin = Origin::Stored(new);
+            }
+        }
+        Ok(true)
     }
 
     async fn store(&mut self, store: &dyn SessionStore, both: Both) -> Result<Saved, SessionError> {

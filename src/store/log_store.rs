@@ -307,7 +307,11 @@ impl SessionStore for LogStore {
     }
 
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {
-        Pending::new(self.engine().rotate(key, self.delete_durability))
+        Pending::new(self.engine().rotate(key, None, self.delete_durability))
+    }
+
+    fn sign_in(&self, key: SessionKey, binding: Binding) -> Answer<'_, Option<SessionId>> {
+        Pending::new(self.engine().rotate(key, Some(binding), self.delete_durability))
     }
 
     fn create_owned_as(

@@ -233,18 +233,6 @@ impl MemoryStore {
         Ok(live)
     }
 
-    fn rotate_now(&self, key: SessionKey) -> Result<Option<SessionId>, Error> {
-        // Before the lock is taken, since this is a call to the operating system.
-        let id = SessionId::random()?;
-        let (mut state, now) = self.enter()?;
-        let Some(session) = state.live(&key, now).cloned() else { return Ok(None) };
-        state.remove(&key, now);
-        let version = state.next_version();
-        state.place(id.key(), Session { version, ..session });
-        self.shared.listeners.tell(Event::Rotated { from: key, to: id.key() });
-        Ok(Some(id))
-    }
-
     fn keys_now(&self, cursor: Option<Cursor>, limit: usize) -> Result<KeyPage, Error> {
         let (state, now) = self.enter()?;
         // A cursor that another kind of store gave says nothing here: the walk begins anew, and still meets everybody.
@@ -367,7 +355,11 @@ impl SessionStore for MemoryStore {
     }
 
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {
-        Pending::ready(self.rotate_now(key))
+        Pending::ready(self.rotate_now(key, None))
+    }
+
+    fn sign_in(&self, key: SessionKey, binding: Binding) -> Answer<'_, Option<SessionId>> {
+        Pending::ready(self.rotate_now(key, Some(binding)))
     }
 
     fn bind_as(&self, key: SessionKey, binding: Option<Binding>) -> Answer<'_, bool> {

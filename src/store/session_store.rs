@@ -10,11 +10,7 @@ use crate::lifetime::Lifetime;
 use crate::owner::{Binding, OwnedPage};
 use crate::sync::Pending;
 
-/// The future of a store operation.
-pub type Answer<'a, T> = Pending<'a, Result<T, Error>>;
-
-/// What is decided by [`SessionStore::update`]'s closure: the new payload, or `None` to leave the session as it is.
-pub type Change<'a> = &'a mut (dyn FnMut(&Stored) -> Option<Bytes> + Send);
+use super::{Answer, Change};
 
 /// A store of sessions: one API, whatever keeps them.
 ///
@@ -37,19 +33,16 @@ pub type Change<'a> = &'a mut (dyn FnMut(&Stored) -> Option<Bytes> + Send);
 /// ```
 pub trait SessionStore: Send + Sync + 'static {
     /// Writes a payload under `key`, on a condition; gives the new version, or `None` where the condition wants a live session and there is
-    /// none. [`put`](Self::put), [`put_if`](Self::put_if), [`upsert`](Self::upsert), [`create_as`](Self::create_as) are this.
-    ///
-    /// A refused condition writes nothing.
+    /// none. A refused condition writes nothing. [`put`](Self::put), [`put_if`](Self::put_if), [`upsert`](Self::upsert), [`create_as`](Self::create_as) are this.
     ///
     /// # Errors
     ///
     /// [`Error::Conflict`] and [`Error::AlreadyExists`] as [`When`] says; [`Error::PayloadTooLarge`], [`Error::InvalidLifetime`],
-    /// [`Error::TooManySessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
+    /// [`Error::TooManySessions`], [`Error::TooManyAnonymousSessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
     ///
     /// ```
     /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let day = Lifetime::absolute(std::time::Duration::from_secs(86_400));
     /// assert!(store.write(SessionKey::of(b"k"), "v".into(), When::Always(day)).await?.is_some());
     /// # Ok(()) }
@@ -137,8 +130,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let old = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// let new = store.rotate(old.key()).await?.expect("it is live");
     /// assert!(store.get(old.key(), Access::Peek).await?.is_none());
@@ -147,8 +139,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>>;
 
-    /// Says whose the session is, with what label and under what cap ([`Binding`]), or with `None` that it is nobody's: do this when somebody signs
-    /// in. Says whether it was live. Payload, lifetime and key stay; the version changes. It waits for the durability of a delete, so that a later
+    /// Says whose the session is, with what label and under what cap ([`Binding`]), or with `None` that it is nobody's. Says whether it was live. Payload, lifetime and key stay; the version changes. It waits for the durability of a delete, so that a later
     /// revocation does not miss a session whose binding a power cut took. [`put`](Self::put), [`rotate`](Self::rotate) and
     /// [`upsert`](Self::upsert) of a live session keep owner and label.
     ///
@@ -161,14 +152,30 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{AtCap, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("Firefox")).at_most(1, AtCap::EvictIdle);
     /// let visitor = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// assert!(store.bind_as(visitor.key(), Some(ann)).await?);
     /// # Ok(()) }
     /// ```
     fn bind_as(&self, key: SessionKey, binding: Option<Binding>) -> Answer<'_, bool>;
+
+    /// [`rotate`](Self::rotate) and [`bind_as`](Self::bind_as) in one record: a visitor's session goes on as their owner's, under a fresh id, which it
+    /// gives; `None` if it was not live. This is what a sign-in is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the two.
+    ///
+    /// ```
+    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionStore};
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+    /// let visitor = store.create("cart".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// let id = store.sign_in(visitor.key(), ann.into()).await?.expect("it is live");
+    /// assert_eq!(store.owned(ann, None, 10).await?.sessions[0].key, id.key());
+    /// # Ok(()) }
+    /// ```
+    fn sign_in(&self, key: SessionKey, binding: Binding) -> Answer<'_, Option<SessionId>>;
 
     /// A new session that has an owner from the start, under the key of an id that a framework made. No limit of anonymous sessions holds it up.
     ///
@@ -179,8 +186,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
     /// let minute = Lifetime::idle(std::time::Duration::from_secs(60));
     /// store.create_owned_as(SessionKey::of(b"the framework's id"), "x".into(), minute, ann.into()).await?;
     /// assert_eq!(store.owned_count(ann).await?, 1);
@@ -233,12 +239,9 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
-    /// let owner = OwnerKey::of(b"user/42");
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
-    /// assert!(store.bind(id.key(), Some(owner)).await?);
-    /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().owner, Some(owner));
+    /// assert!(store.bind(id.key(), Some(OwnerKey::of(b"user/42"))).await?);
     /// # Ok(()) }
     /// ```
     fn bind(&self, key: SessionKey, owner: Option<OwnerKey>) -> Answer<'_, bool> {
@@ -254,13 +257,11 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore, Whose};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// # let lifetime = Lifetime::idle(std::time::Duration::from_secs(60));
     /// let owner = OwnerKey::of(b"user/42");
-    /// let (here, elsewhere) = (store.create("x".into(), lifetime).await?, store.create("y".into(), lifetime).await?);
-    /// store.bind(here.key(), Some(owner)).await?;
-    /// store.bind(elsewhere.key(), Some(owner)).await?;
+    /// let here = store.create_owned("x".into(), lifetime, owner.into()).await?;
+    /// let elsewhere = store.create_owned("y".into(), lifetime, owner.into()).await?;
     /// store.revoke(Whose::Owner(owner), Some(here.key())).await?; // everywhere but here
     /// assert!(store.get(here.key(), Access::Peek).await?.is_some());
     /// assert!(store.get(elsewhere.key(), Access::Peek).await?.is_none());
@@ -380,8 +381,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let (store, minute) = (MemoryStore::new(), Lifetime::idle(std::time::Duration::from_secs(60)));
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, minute) = (MemoryStore::new(), Lifetime::idle(std::time::Duration::from_secs(60)));
     /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("phone"));
     /// let id = store.create_owned("x".into(), minute, ann).await?;
     /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().label.as_str(), "phone");
@@ -440,8 +440,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Error, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// # let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// let read = store.get(id.key(), Access::Peek).await?.unwrap();
     /// store.put(id.key(), "somebody else".into()).await?;
@@ -479,8 +478,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
-    /// # let store = MemoryStore::new();
+    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// # let id = store.create("a".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// store.update(id.key(), &mut |s| Some([&s.payload[..], b"b"].concat().into())).await?;
     /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().payload, "ab");

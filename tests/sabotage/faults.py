@@ -345,7 +345,8 @@ FAULTS = [
         "src/index/shard.rs",
         "|number| self.slab.slot(*number).version() == entry.version",
         "|number| self.slab.slot(*number).version() >= entry.version",
-        "of_many_keys_that_threads_create_move_and_end_each_is_told_in_order",
+        "session_that_was_handed_out_is_taken_unless_it_was_written_anew",
+        ("--lib",),
     ),
     Fault(
         "a new session hides the end of the one before it",
@@ -359,7 +360,7 @@ FAULTS = [
         "src/engine/owned.rs",
         "        let _turn = self.turns.take(owner);\n        Ok(",
         "        Ok(",
-        "cap_holds_whatever_is_in_flight",
+        "session_that_moves_is_counted_once_by_whoever_counts_meanwhile",
         tuple(MODELS),
     ),
     # Repairs and the list.

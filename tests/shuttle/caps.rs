@@ -97,3 +97,27 @@ fn cap_holds_whatever_is_in_flight_where_the_new_are_refused() {
 fn cap_holds_whatever_is_in_flight_where_the_old_give_way() {
     explore(800, || cap_holds(AtCap::EvictOldest));
 }
+
+/// Shards are counted one after the other, and a rotation takes a session from one to another.
+#[test]
+fn session_that_moves_is_counted_once_by_whoever_counts_meanwhile() {
+    explore(800, || {
+        timers(0);
+        let disk = SimDisk::new(below(1 << 32));
+        let store = LogStore::open_by_hand(Arc::new(disk), options().0).unwrap().at(Durability::Buffered);
+        assert!(!sign_in(&store, 0, true, AtCap::RejectNew));
+        let moving = {
+            let store = store.clone();
+            thread::spawn(move || {
+                let mut key = key(0);
+                for _ in 0..3 {
+                    key = block_on(store.rotate(key)).unwrap().unwrap().key();
+                }
+            })
+        };
+        for _ in 0..4 {
+            assert_eq!(count(&store), 1);
+        }
+        moving.join().unwrap();
+    });
+}

@@ -162,11 +162,11 @@ fn owner_costs_a_session_32_bytes_and_the_others_nothing() {
                 u128::from((number / 3 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes(),
             )
         };
-        let owned = (0..EACH).filter(|number| number.is_multiple_of(share));
-        owned.clone().for_each(|number| set(number, Some(owner(number))));
-        let each = (index.memory_bytes() - bare).div_ceil(owned.clone().count());
+        let theirs = (0..EACH).filter(|number| number.is_multiple_of(share));
+        theirs.clone().for_each(|number| set(number, Some(owner(number))));
+        let each = (index.memory_bytes() - bare).div_ceil(theirs.clone().count());
         assert!(each <= 32, "{each} bytes for each, one session in {share} is owned");
-        owned.for_each(|number| set(number, None));
+        theirs.for_each(|number| set(number, None));
         assert!(index.memory_bytes() - bare < 1_024 * Index::SHARDS, "{}", index.memory_bytes() - bare);
     }
 }

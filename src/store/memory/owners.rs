@@ -10,29 +10,58 @@ use crate::clock::Timestamp;
 use crate::contract::{Cursor, Place, Whose};
 use crate::error::Error;
 use crate::events::{Event, Why};
-use crate::id::{OwnerKey, SessionKey};
+use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::lifetime::{Deadlines, Lifetime};
-use crate::owner::{AtCap, Binding, OwnedPage, OwnedSession};
+use crate::owner::{AtCap, Binding, Label, OwnedPage, OwnedSession};
 
 use super::{MemoryStore, PAGE_KEYS_MAX, Session, State, whole_seconds};
 
 impl MemoryStore {
+    pub(super) fn rotate_now(
+        &self,
+        key: SessionKey,
+        binding: Option<Binding>,
+    ) -> Result<Option<SessionId>, Error> {
+        // Before the lock is taken, since this is a call to the operating system.
+        let id = SessionId::random()?;
+        let (mut state, now) = self.enter()?;
+        let Some(session) = state.live(&key, now).cloned() else { return Ok(None) };
+        let session = match binding {
+            Some(binding) => self.bound(&mut state, session, binding, now)?,
+            None => session,
+        };
+        state.remove(&key, now);
+        let version = state.next_version();
+        state.place(id.key(), Session { version, ..session });
+        self.shared.listeners.tell(Event::Rotated { from: key, to: id.key() });
+        Ok(Some(id))
+    }
+
     pub(super) fn bind_now(&self, key: SessionKey, binding: Option<Binding>) -> Result<bool, Error> {
         let (mut state, now) = self.enter()?;
-        let Some(mut session) = state.live(&key, now).cloned() else { return Ok(false) };
-        let owner = binding.as_ref().map(|binding| binding.owner);
-        if let Some(binding) = &binding
-            && session.owner != owner
-        {
-            self.make_room_for_one(&mut state, binding, now)?;
-        }
-        session.version = state.next_version();
-        session.label = match binding {
-            Some(Binding { label: None, .. }) => session.label,
-            binding => binding.and_then(|binding| binding.label).unwrap_or_default(),
+        let Some(session) = state.live(&key, now).cloned() else { return Ok(false) };
+        let session = match binding {
+            Some(binding) => self.bound(&mut state, session, binding, now)?,
+            None => Session { owner: None, label: Label::default(), ..session },
         };
-        state.place(key, Session { owner, ..session });
+        let version = state.next_version();
+        state.place(key, Session { version, ..session });
         Ok(true)
+    }
+
+    /// The session as its owner's, who has room for it then.
+    fn bound(
+        &self,
+        state: &mut State,
+        session: Session,
+        binding: Binding,
+        now: Timestamp,
+    ) -> Result<Session, Error> {
+        if session.owner != Some(binding.owner) {
+            self.make_room_for_one(state, &binding, now)?;
+        }
+        let label = binding.label.unwrap_or(session.label);
+        Ok(Session { owner: Some(binding.owner), label, ..session })
     }
 
     pub(super) fn create_owned_now(

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Access, Error, Lifetime, OwnerKey, SessionKey, SessionStore, Stored, When, Whose};
+use crate::{
+    Access, AtCap, Binding, Error, Label, Lifetime, OwnerKey, SessionKey, SessionStore, Stored, When, Whose,
+};
 
 #[cfg(feature = "tower-sessions")]
 pub mod tower;
@@ -108,6 +110,7 @@ impl Check {
 pub async fn all(store: &dyn SessionStore, pass: impl AsyncFn(Duration)) -> Checked {
     contract(store).await?;
     rotation(store).await?;
+    owners(store).await?;
     resurrection(store).await?;
     races(store).await?;
     expiry(store, pass).await
@@ -197,6 +200,55 @@ pub async fn rotation(store: &dyn SessionStore) -> Checked {
     )?;
     check.gone(store, old, "a save under the old key revives it").await?;
     check.done(store.delete(new).await).map(drop)
+}
+
+/// Sessions of an owner: listed and counted, labelled, moved by a sign-in, and no more of them than a cap allows, however many sign in at once.
+///
+/// # Errors
+///
+/// The first [`Violation`].
+///
+/// ```
+/// # use cloakroom::{MemoryStore, conformance};
+/// # #[tokio::main] async fn main() -> Result<(), conformance::Violation> {
+/// conformance::owners(&MemoryStore::new()).await?;
+/// # Ok(()) }
+/// ```
+pub async fn owners(store: &dyn SessionStore) -> Checked {
+    let check = Check("owners");
+    let owner = OwnerKey::of(b"conformance/owners");
+    let two = |then| Binding::to(owner).labelled(Label::cut("device")).at_most(2, then);
+    let visitor = check.session(store, "cart").await?;
+    let signed_in = check.done(store.sign_in(visitor, two(AtCap::RejectNew)).await)?;
+    let first = signed_in.ok_or_else(|| Violation::new(check.0, "a live session is not signed in"))?.key();
+    check.gone(store, visitor, "the id from before the sign-in is live").await?;
+    let stored = check.get(store, first).await?;
+    check.that(
+        stored.is_some_and(|s| s.payload == "cart" && s.owner == Some(owner) && s.label.as_str() == "device"),
+        "a sign-in does not keep the payload, or does not give owner and label",
+    )?;
+    check.done(store.put(first, "more".into()).await)?;
+    let labelled = check.get(store, first).await?.is_some_and(|s| s.label.as_str() == "device");
+    check.that(labelled, "a put forgets the label")?;
+    check.done(store.create_owned("2".into(), HOUR, two(AtCap::RejectNew)).await)?;
+    let refused = store.create_owned("3".into(), HOUR, two(AtCap::RejectNew)).await;
+    check.that(matches!(refused, Err(Error::TooManyOfOwner { max: 2 })), "a cap is passed")?;
+    let evicting = (0..TASKS).map(|_| store.create_owned("4".into(), HOUR, two(AtCap::EvictOldest)));
+    for done in at_once(evicting).await {
+        check.done(done)?;
+        let count = check.done(store.owned_count(owner).await)?;
+        check.that(count <= 2, "of sign-ins at once more stay than the cap allows")?;
+    }
+    check.gone(store, first, "the oldest session does not give way").await?;
+    let listed = check.done(store.owned(owner, None, 10).await)?.sessions;
+    check.that(listed.len() == 2, "the list of an owner's sessions is not what is there")?;
+    check.done(store.revoke(Whose::Owner(owner), Some(listed[0].key)).await)?;
+    let left = check.done(store.owned(owner, None, 10).await)?.sessions;
+    check.that(
+        left.len() == 1 && left[0].key == listed[0].key,
+        "a revocation leaves others than the one it spares",
+    )?;
+    check.done(store.delete(left[0].key).await).map(drop)
 }
 
 /// Nothing that a late request does brings a session back: one that was deleted, rotated away, or signed out with all of its owner's.

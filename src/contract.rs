@@ -181,6 +181,52 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
+/// A session of an owner, for a page that shows people where they are signed in.
+///
+/// ```
+/// use cloakroom::{Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+/// let hour = Lifetime::idle(std::time::Duration::from_secs(3600));
+/// let id = store.create_owned("".into(), hour, Binding::to(ann).labelled(Label::new("phone")?)).await?;
+/// let sessions = store.owned(ann, None, 100).await?.sessions;
+/// assert_eq!((sessions[0].key, sessions[0].label.as_str()), (id.key(), "phone"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OwnedSession {
+    /// What ends it: [`delete`](crate::SessionStore::delete). It is no secret that signs anybody in.
+    pub key: SessionKey,
+    /// When it was created, in store time and whole seconds; a rotation keeps it.
+    pub created_at: Timestamp,
+    /// When it was last in use, to the grain of a touch ([`Lifetime`](crate::Lifetime)), and no later than it really was. `None` without an
+    /// idle lifetime, where nothing notes it.
+    pub seen_at: Option<Timestamp>,
+    /// The first instant at which it is gone, unless a touch or a write moves it.
+    pub expires_at: Timestamp,
+    /// Empty if it has none.
+    pub label: Label,
+}
+
+/// A page of an owner's sessions, and where the next begins.
+///
+/// ```
+/// # use cloakroom::{MemoryStore, OwnerKey, SessionStore};
+/// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+/// let page = MemoryStore::new().owned(OwnerKey::of(b"ann"), None, 100).await?;
+/// assert!(page.sessions.is_empty() && page.next.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OwnedPage {
+    /// Sessions that were live when the page was made, in no order.
+    pub sessions: Vec<OwnedSession>,
+    /// `None` after the last page.
+    pub next: Option<Cursor>,
+}
+
 /// Figures of a store, all counted since it opened unless they say what is there now. A [`MemoryStore`](crate::MemoryStore) has no log:
 /// those figures are zero.
 ///

@@ -93,7 +93,7 @@ pub use adapters::tower_sessions;
 #[cfg(feature = "tower-sessions-0-14")]
 pub use adapters::tower_sessions_0_14;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
+pub use contract::{Access, Cursor, KeyPage, OwnedPage, OwnedSession, Stats, Stored, When, Whose};
 #[cfg(feature = "sim")]
 pub use engine::Work;
 pub use engine::{Damage, Recovery, Salvaged, Verification};
@@ -105,7 +105,7 @@ pub use format::probe;
 pub use id::{ID_BYTES, ID_TEXT_CHARS, OwnerKey, SessionId, SessionKey, Version};
 pub use lifetime::{Lifetime, Terms};
 pub use options::{Durability, Options, ReadMode};
-pub use owner::{AtCap, Binding, LABEL_BYTES_MAX, Label, OwnedPage, OwnedSession};
+pub use owner::{AtCap, Binding, LABEL_BYTES_MAX, Label};
 pub use session::{
     FIELD_NAME_BYTES_MAX, FIELDS_MAX, FieldError, RawField, Saved, Session, SessionError, merge,
 };

@@ -21,8 +21,8 @@
 //!   session that somebody signed out may be served from it.
 //! - **Requests at once.** Where the last save took all, each field is merged by itself; a save to a session that was signed out does nothing. Handlers that took a
 //!   lock around a session need none.
-//! - **Sign out everywhere.** Keep a clone of the store: [`bind`](crate::SessionStore::bind) the session to its user after the sign-in was saved,
-//!   [`revoke`](crate::SessionStore::revoke) ends all of theirs.
+//! - **Sign out everywhere.** Keep a clone of the store: [`bind_as`](crate::SessionStore::bind_as) gives the session to its user after the sign-in was saved,
+//!   [`owned`](crate::SessionStore::owned) lists theirs, [`revoke`](crate::SessionStore::revoke) ends all of them.
 //! - **Durability is chosen.** A save is in the kernel when it is acknowledged, and on the device within 100 ms; a sign-out is on the device. For saves that survive a
 //!   power cut at once: `TowerStore::new(store.at(Durability::Sync))`. The page [`what_survives_what`](crate::what_survives_what) has the rest.
 //! - **Close it.** Call [`close`](crate::SessionStore::close) when the server has shut down; without it the next open takes a little longer.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
     Access, AtCap, Binding, Durability, Error, Label, Lifetime, LogStore, ManualClock, MemoryStore, Options,
-    OwnerKey, SessionKey, SessionStore, Stored, Timestamp, When, Whose,
+    OwnerKey, SessionId, SessionKey, SessionStore, Stored, Timestamp, When, Whose,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -121,7 +121,7 @@ fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
             same(pair.ask(store.set_lifetime(mine, life)), pair.ask(model.set_lifetime(models, life)));
         }
         10 => same(pair.ask(store.delete(mine)), pair.ask(model.delete(models))),
-        11 => match (pair.ask(store.rotate(mine)), pair.ask(model.rotate(models))) {
+        11 => match (moved(pair, store, mine, long, much), moved(pair, model, models, long, much)) {
             (Ok(Some(new)), Ok(Some(models_new))) => {
                 assert!(
                     pair.ask(store.get(mine, Access::Peek)).expect("it reads").is_none(),
@@ -152,6 +152,20 @@ fn apply(pair: &mut Pair, what: u8, which: usize, long: u8, much: u8) {
         }
         _ => pair.clock.advance(Duration::from_millis(u64::from(long) * u64::from(much) / 4)),
     }
+}
+
+/// Rotates a session, or signs it in.
+fn moved(
+    pair: &Pair,
+    store: &dyn SessionStore,
+    key: SessionKey,
+    long: u8,
+    much: u8,
+) -> Result<Option<SessionId>, Error> {
+    pair.ask(match owner(long) {
+        Some(owner) if much.is_multiple_of(2) => store.sign_in(key, binding(owner, much)),
+        _ => store.rotate(key),
+    })
 }
 
 /// Compare-and-swap with the version of now, or with the one before the last write.

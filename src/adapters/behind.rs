@@ -8,7 +8,8 @@
 //! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session remembers the last of it, once; the
 //!   create that follows merges into that. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
 //!   session gets only what this request itself has set. Of two requests that cycle one id at once, each so carries only its own.
-//!   The list is of one adapter and its clones. The owner is bound again after the create: a revocation in between misses the new session.
+//!   The list is of one adapter and its clones. Owner and label go along, in the record that creates; a revocation between delete and create
+//!   misses the new session.
 //! - **Deadlines.** An end that is earlier than the one that was loaded was meant to be earlier, and wins; a deadline that somebody else shortened
 //!   meanwhile stays; else the later of the two counts.
 
@@ -22,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Access, Error, Lifetime, OwnerKey, SessionKey, SessionStore, When, merge};
+use crate::{Access, Binding, Error, Lifetime, SessionKey, SessionStore, When, merge};
 
 /// An end that is this much earlier than the one that was loaded was meant to be, in milliseconds.
 const EARLIER_MS: u64 = 1_000;
@@ -44,7 +45,7 @@ pub(super) struct Mark<V> {
 /// A session that a request deletes, which may create it again; and the last of it, once it is deleted.
 struct Departed<V> {
     key: SessionKey,
-    last: Option<(Fields<V>, Option<OwnerKey>)>,
+    last: Option<(Fields<V>, Option<Binding>)>,
 }
 
 /// Why something could not be done; no message quotes a value.
@@ -86,12 +87,12 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         end_ms: u64,
         mut key: impl FnMut() -> Result<SessionKey, Error>,
     ) -> Result<(Fields<V>, Mark<V>), Trouble> {
-        let (fields, owner) = match mark {
+        let (fields, binding) = match mark {
             None => (mine, None),
             Some(base) => {
                 let last = self.take_last(SessionKey::from_bytes(base.key));
-                let (theirs, owner) = last.unwrap_or_default();
-                (merge(&base.fields, &mine, &theirs), owner)
+                let (theirs, binding) = last.unwrap_or_default();
+                (merge(&base.fields, &mine, &theirs), binding)
             }
         };
         let payload = encode(&fields)?;
@@ -99,7 +100,13 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
             let key = key()?;
             // One that has ended already is nothing to keep.
             let Some(lifetime) = left(end_ms) else { break key };
-            match self.store.create_as(key, payload.clone(), lifetime).await {
+            let created = match &binding {
+                Some(binding) => {
+                    self.store.create_owned_as(key, payload.clone(), lifetime, binding.clone()).await
+                }
+                None => self.store.create_as(key, payload.clone(), lifetime).await,
+            };
+            match created {
                 Err(Error::AlreadyExists) => {}
                 done => {
                     done?;
@@ -107,9 +114,6 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
                 }
             }
         };
-        if owner.is_some() {
-            self.store.bind(key, owner).await?;
-        }
         Ok((fields.clone(), Mark { key: *key.as_bytes(), fields, expires_ms: end_ms }))
     }
 
@@ -153,7 +157,8 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         if let Some(stored) = stored
             && let Some(session) = self.departed.lock().iter_mut().find(|session| session.key == key)
         {
-            session.last = decode(&stored.payload).ok().map(|fields| (fields, stored.owner));
+            let binding = stored.owner.map(|owner| Binding::to(owner).labelled(stored.label));
+            session.last = decode(&stored.payload).ok().map(|fields| (fields, binding));
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ mod recover;
 mod reserve;
 mod salvage;
 mod survey;
+mod turns;
 mod verify;
 mod write;
 
@@ -60,9 +61,9 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal};
 
 use catalog::Catalog;
-use owned::Turns;
 use readers::Readers;
 use reserve::Reserve;
+use turns::Turns;
 
 pub use damage::Damage;
 #[cfg(feature = "sim")]

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::contract::{Cursor, Place as At};
+use crate::contract::{Cursor, OwnedPage, OwnedSession, Place as At};
 use crate::error::Error;
 use crate::events::{Event, Why};
 use crate::format::RECORD_HEADER_BYTES;
@@ -27,38 +27,18 @@ use crate::id::{OwnerKey, SessionKey};
 use crate::index::{Entry, Index, Named, prefix};
 use crate::log::Room;
 use crate::options::Durability;
-use crate::owner::{AtCap, Cap, Label, OwnedPage, OwnedSession};
+use crate::owner::{AtCap, Cap, Label};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Mutex, MutexGuard};
 
 use super::Engine;
 use super::read::key_of;
 use super::write::{Halt, Tried};
-
-/// Owners share a turn with one in so many others.
-const TURNS: usize = 64;
 
 /// Sessions that one sign-in ends in its turn; where a cap was lowered by more, the others are ended before.
 const EVICTED_AT_ONCE: usize = 16;
 
 /// The longest page, so that making one stays a short loop.
 const PAGE_SESSIONS_MAX: usize = 1_000;
-
-/// Whose turn it is to give an owner a session.
-pub(super) struct Turns(Vec<Mutex<()>>);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self((0..TURNS).map(|_| Mutex::new(())).collect())
-    }
-}
-
-impl Turns {
-    pub(super) fn take(&self, owner: OwnerKey) -> MutexGuard<'_, ()> {
-        let [first, ..] = *owner.as_bytes();
-        self.0[usize::from(first) % TURNS].lock()
-    }
-}
 
 /// What a sign-in under a cap has to know before its turn, since it is read from records.
 pub(super) struct Place {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
+use crate::contract::{Access, Cursor, KeyPage, OwnedPage, Stats, Stored, When, Whose};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 #[cfg(feature = "sim")]
@@ -19,7 +19,7 @@ use crate::events::Events;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
 use crate::options::{Durability, Options};
-use crate::owner::{Binding, OwnedPage};
+use crate::owner::Binding;
 use crate::sync::{Pending, Signal, spawn};
 
 use super::{Answer, SessionStore};

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::{StoreClock, Timestamp};
-use crate::contract::{Access, Cursor, KeyPage, Place, Stats, Stored, When, Whose};
+use crate::contract::{Access, Cursor, KeyPage, OwnedPage, Place, Stats, Stored, When, Whose};
 use crate::error::{Error, OpenError};
 use crate::events::{Event, Events, Listeners, Why};
 use crate::id::{OwnerKey, Seq, SessionId, SessionKey, Version};
 use crate::lifetime::{Deadlines, Lifetime};
 use crate::options::Options;
-use crate::owner::{Binding, Label, OwnedPage};
+use crate::owner::{Binding, Label};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, MutexGuard, Pending};
 

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::contract::{Access, Cursor, KeyPage, Stats, Stored, When, Whose};
+use crate::contract::{Access, Cursor, KeyPage, OwnedPage, Stats, Stored, When, Whose};
 use crate::error::Error;
 use crate::events::Events;
 use crate::id::{OwnerKey, SessionId, SessionKey, Version};
 use crate::lifetime::Lifetime;
-use crate::owner::{Binding, OwnedPage};
+use crate::owner::Binding;
 use crate::sync::Pending;
 
 use super::{Answer, Change};

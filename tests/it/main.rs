@@ -10,6 +10,8 @@ mod api;
 mod background;
 /// Futures that are dropped before they are ready.
 mod cancel;
+/// No more sessions of an owner than a sign-in allows.
+mod capped;
 /// What compaction must not change, and that it ends.
 mod compaction;
 /// Damage of every kind, and what is made of it.
@@ -38,7 +40,7 @@ mod format_compat;
 mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
-/// The sessions of an owner: listed, counted, labelled, and no more than they may have.
+/// The sessions of an owner: listed, counted, labelled.
 mod owned;
 /// Whose sessions they are, and ending all of somebody's.
 mod owners;

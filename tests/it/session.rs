@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    Access, Error, FIELDS_MAX, FieldError, Lifetime, Saved, Session, SessionError, SessionId, Stored,
+    Access, Error, FIELDS_MAX, FieldError, Lifetime, OwnerKey, Saved, Session, SessionError, SessionId,
+    Stored, Whose,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ for_every_store! {
     a_logout_wins_over_a_request_in_flight,
     an_expired_session_is_not_revived_by_a_save,
     a_rotation_keeps_what_is_unsaved_and_ends_the_old_id,
+    a_sign_in_gives_a_stored_session_a_fresh_id_and_creates_a_new_one,
     loading_counts_as_using,
     a_struct_changed_by_a_deploy_is_never_misread,
     what_is_no_session_is_refused_and_left_alone,
@@ -220,6 +222,29 @@ async fn a_rotation_keeps_what_is_unsaved_and_ends_the_old_id(t: &Tested) {
     assert_eq!(in_flight.save(&*t.store).await.unwrap(), Saved::Gone);
     assert!(Session::load(&*t.store, &old).await.unwrap().is_none());
     assert_fields(t, session.id().unwrap(), &[("cart", 1), ("user", 42)]).await;
+}
+
+async fn a_sign_in_gives_a_stored_session_a_fresh_id_and_creates_a_new_one(t: &Tested) {
+    let ann = OwnerKey::of(b"ann");
+    let old = saved(t, &[("cart", 1)]).await;
+    let (mut session, mut in_flight) = (load(t, &old).await, load(t, &old).await);
+    session.insert("user", &42).unwrap();
+    assert!(session.sign_in(&*t.store, ann.into()).await.unwrap());
+    assert_eq!(session.save(&*t.store).await.unwrap(), Saved::Updated);
+    in_flight.insert("cart", &2).unwrap();
+    assert_eq!(in_flight.save(&*t.store).await.unwrap(), Saved::Gone);
+    assert!(!in_flight.sign_in(&*t.store, ann.into()).await.unwrap());
+    assert_fields(t, session.id().unwrap(), &[("cart", 1), ("user", 42)]).await;
+    let mut new = Session::new(Lifetime::idle(Duration::from_secs(1_800)));
+    new.insert("cart", &3).unwrap();
+    assert!(new.sign_in(&*t.store, ann.into()).await.unwrap());
+    assert!(!new.is_changed());
+    assert_fields(t, new.id().unwrap(), &[("cart", 3)]).await;
+    assert_eq!(t.store.owned_count(ann).await.unwrap(), 2);
+    // Whoever is signed out everywhere meanwhile does not come in by the save behind the sign-in.
+    new.insert("user", &42).unwrap();
+    t.store.revoke(Whose::Owner(ann), None).await.unwrap();
+    assert_eq!(new.save(&*t.store).await.unwrap(), Saved::Gone);
 }
 
 async fn loading_counts_as_using(t: &Tested) {

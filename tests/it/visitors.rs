@@ -63,6 +63,10 @@ async fn refuse_a_flood(store: &dyn SessionStore, clock: &ManualClock) {
     }
     let moved = store.rotate(visitors[0].key()).await.unwrap().unwrap();
     assert!(flood(store).await.is_empty());
+    // Who signs in without having been a visitor is no visitor.
+    let newcomer = store.create_owned("x".into(), LIFETIME, owner.into()).await.unwrap();
+    assert!(flood(store).await.is_empty());
+    assert!(store.delete(newcomer.key()).await.unwrap());
     assert!(store.bind(moved.key(), Some(owner)).await.unwrap());
     assert!(store.bind(moved.key(), Some(OwnerKey::of(b"another"))).await.unwrap());
     let moved = store.rotate(moved.key()).await.unwrap().unwrap();

@@ -289,7 +289,7 @@ FAULTS = [
     # Owners.
     Fault(
         "a sign-in counts without its owner's turn",
-        "src/engine/owned.rs",
+        "src/engine/turns.rs",
         "        self.0[usize::from(first) % TURNS].lock()",
         "        static FREE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);\n"
         "        self.0[(usize::from(first) + FREE.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) % TURNS].lock()",

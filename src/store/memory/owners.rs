@@ -7,12 +7,12 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::contract::{Cursor, Place, Whose};
+use crate::contract::{Cursor, OwnedPage, OwnedSession, Place, Whose};
 use crate::error::Error;
 use crate::events::{Event, Why};
 use crate::id::{OwnerKey, SessionId, SessionKey};
 use crate::lifetime::{Deadlines, Lifetime};
-use crate::owner::{AtCap, Binding, Label, OwnedPage, OwnedSession};
+use crate::owner::{AtCap, Binding, Label};
 
 use super::{MemoryStore, PAGE_KEYS_MAX, Session, State, whole_seconds};
 

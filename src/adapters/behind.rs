@@ -169,7 +169,7 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         departed.push_front(Departed { key, last: None });
     }
 
-    fn take_last(&self, key: SessionKey) -> Option<(Fields<V>, Option<OwnerKey>)> {
+    fn take_last(&self, key: SessionKey) -> Option<(Fields<V>, Option<Binding>)> {
         let mut departed = self.departed.lock();
         let at = departed.iter().position(|session| session.key == key)?;
         departed.remove(at)?.last

@@ -54,6 +54,8 @@ struct Tail<'a> {
     segment: &'a Arc<Segment>,
     bytes: Cow<'a, [u8]>,
     scanned: Scanned,
+    /// What lies behind this is written again.
+    cut: u32,
 }
 
 /// Reads everything that the manifest lists. Makes copies of the unsynced end, which no list names yet, synced but for the folder.
@@ -160,7 +162,7 @@ impl Recovered {
             let read = OpenError::io(format!("read {}", segment_name(segment.id())));
             let bytes = segment.whole(segment.written()).map_err(read)?;
             let scanned = scan(&bytes, segment.header(), Trust::Nothing, |_| {});
-            tails.push(Tail { segment, bytes, scanned });
+            tails.push(Tail { segment, bytes, cut: scanned.end, scanned });
         }
         let Some(reached) = tails.iter().position(|tail| !tail.scanned.last).or(tails.len().checked_sub(1))
         else {
@@ -169,19 +171,22 @@ impl Recovered {
         check_end(&tails, reached)?;
         self.keep_torn(disk, &tails, reached);
         let start = Position { segment: tails[0].segment.id(), offset: SEGMENT_HEADER_BYTES };
-        let kept = &tails[..=reached];
+        let kept = &mut tails[..=reached];
         let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);
-        for tail in kept {
+        for tail in &*kept {
             self.note(&tail.scanned);
         }
-        self.below(kept, open, watermark);
-        self.above(disk, options, catalog, kept, watermark)
+        for tail in &mut *kept {
+            tail.cut = cut_at(tail, watermark);
+        }
+        self.below(kept, open);
+        self.above(disk, options, catalog, kept)
     }
 
     /// Folds in what lies below the watermark, where it lies.
-    fn below(&mut self, kept: &[Tail<'_>], open: &[(Arc<Segment>, Listed)], watermark: Position) {
+    fn below(&mut self, kept: &[Tail<'_>], open: &[(Arc<Segment>, Listed)]) {
         for (tail, (_, listed)) in kept.iter().zip(open) {
-            let len = cut_at(tail, watermark);
+            let len = tail.cut;
             if len <= SEGMENT_HEADER_BYTES {
                 continue;
             }
@@ -201,15 +206,14 @@ impl Recovered {
         options: &Options,
         catalog: &Catalog,
         kept: &[Tail<'_>],
-        watermark: Position,
     ) -> Result<(), OpenError> {
         let write = |e| OpenError::io("write the unsynced end of the log again")(e);
-        let bytes = kept.iter().map(|tail| u64::from(tail.scanned.end - cut_at(tail, watermark))).sum();
+        let bytes = kept.iter().map(|tail| u64::from(tail.scanned.end - tail.cut)).sum();
         let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
         let mapped = options.read_mode == ReadMode::Mapped;
         let mut copies: Vec<CopyWriter> = Vec::new();
         for tail in kept {
-            let from = cut_at(tail, watermark);
+            let from = tail.cut;
             let mut records = Vec::new();
             scan(&tail.bytes[..tail.scanned.end as usize], tail.segment.header(), Trust::Whole, |placed| {
                 if placed.offset >= from {
@@ -300,11 +304,15 @@ pub(super) fn is_torn(name: &str) -> bool {
     })
 }
 
-/// How much of a segment lies below the watermark.
+/// How much of a segment lies below the watermark. A store writes one that ends with a group; where it does not, it is of somebody else's making, and
+/// the group that it ends in is written again.
 fn cut_at(tail: &Tail<'_>, watermark: Position) -> u32 {
     match tail.segment.id().cmp(&watermark.segment) {
         std::cmp::Ordering::Less => tail.scanned.end,
-        std::cmp::Ordering::Equal => watermark.offset.clamp(SEGMENT_HEADER_BYTES, tail.scanned.end),
+        std::cmp::Ordering::Equal => {
+            let below = watermark.offset.clamp(SEGMENT_HEADER_BYTES, tail.scanned.end);
+            scan(&tail.bytes[..below as usize], tail.segment.header(), Trust::Whole, |_| {}).end
+        }
         std::cmp::Ordering::Greater => SEGMENT_HEADER_BYTES,
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::probe::{Form, mend, places};
 use cloakroom::{
-    Clock, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey, SessionKey, SessionStore,
+    Access, Clock, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey, SessionKey, SessionStore,
     Timestamp, Whose,
 };
 
@@ -193,4 +193,42 @@ fn part_that_a_kind_of_record_does_not_have_is_zero() {
     }
     assert!(with_record(REVOKE, 24 + 16, &[1]).is_some(), "an owner of more than 16 bytes");
     assert!(with_record(REVOKE, 1, &[4]).is_some(), "everybody, and an owner");
+}
+
+/// What a watermark says was on the device ends with a group, if a store has written it. One that ends inside of a group is no reason to seal there.
+#[test]
+fn watermark_inside_of_a_group_leaves_a_store_that_opens_again_with_everybody() {
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap();
+    let create = |store: &LogStore, n: u8| {
+        let lifetime = Lifetime::idle(Duration::from_secs(3_600));
+        run(store, store.create_as(SessionKey::of(&[n]), vec![n; 100].into(), lifetime)).unwrap().unwrap();
+        run(store, store.flush()).unwrap().unwrap();
+    };
+    (0..4).for_each(|n| create(&store, n));
+    (0..5).for_each(|_| store.step());
+    disk.crash();
+    drop(store);
+    let whole = disk.contents(SEGMENT).unwrap();
+    let groups: Vec<_> = places(&whole).into_iter().filter(|place| place.0 == Form::Group).collect();
+    assert!(groups.len() > 4);
+    for (_, at) in &groups {
+        for claimed in (64..at + 48).step_by(4) {
+            let disk = disk.copy(1);
+            let mut bytes = whole.clone();
+            bytes[*at as usize + 20..*at as usize + 24].copy_from_slice(&claimed.to_le_bytes());
+            bytes[*at as usize + 16..*at as usize + 20].copy_from_slice(&1_u32.to_le_bytes());
+            mend(Form::Group, &mut bytes, *at);
+            disk.set_contents(SEGMENT, &bytes);
+            for time in ["first", "second"] {
+                let store = LogStore::open_by_hand(Arc::new(disk.clone()), options())
+                    .unwrap_or_else(|e| panic!("the {time} open, {claimed} claimed at {at}: {e}"));
+                for n in 0..4 {
+                    let found = run(&store, store.get(SessionKey::of(&[n]), Access::Peek)).unwrap().unwrap();
+                    assert!(found.is_some(), "session {n}, {claimed} claimed at {at}");
+                }
+                run(&store, store.close()).unwrap().unwrap();
+            }
+        }
+    }
 }

@@ -38,6 +38,8 @@ mod segment;
 mod staging;
 mod stream;
 mod table;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub(crate) use copy::{CopyWriter, copy_bytes};

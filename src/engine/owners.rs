@@ -131,11 +131,13 @@ impl Engine {
                 }
                 let staged = self.log.stage(&mut header, &body, durability, room)?;
                 drop(revocations);
-                old.remove(&old_key);
                 // A copy makes it a record of its own: that much room it needs.
                 old.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
-                shards.of(&key).set(&key, began(&staged, &header), owner, now);
-                if key != old_key {
+                if key == old_key {
+                    old.succeed(&key, began(&staged, &header), owner, now);
+                } else {
+                    old.remove(&old_key);
+                    shards.of(&key).set(&key, began(&staged, &header), owner, now);
                     self.listeners.tell(Event::Rotated { from: old_key, to: key });
                 }
                 Ok(Tried::Staged(staged, true))
@@ -196,10 +198,9 @@ impl Engine {
                 drop(revocations);
                 self.tell_of_new(&key, found, now);
                 if rotated.is_some() {
-                    shard.remove(&key);
                     shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
                 }
-                shard.set(&key, began(&staged, &header), Some(owner), now);
+                shard.succeed(&key, began(&staged, &header), Some(owner), now);
                 Ok(Tried::Staged(staged, ()))
             });
             if done.await?.is_some() {

@@ -14,6 +14,11 @@
 //! the sign-in is there, so is every delete before it. If only the deletes are there, the sign-in was never acknowledged, and the owner has fewer sessions
 //! than they might. The same holds where the sign-in is refused after the deletes, since the disk filled up between them.
 //!
+//! # By a time that may be wrong
+//!
+//! Sessions that only such a time has ended come back if it is withdrawn. A cap that evicts ends them before all others, and holds. One that rejects does not
+//! count them, as it counts nobody who expired, so with the right time the owner may have as many more: the exception that P2 has as well.
+//!
 //! Turns are taken on a worker: counting takes some microseconds, and more only for who has thousands of sessions.
 
 use std::collections::BTreeMap;
@@ -103,23 +108,31 @@ impl Engine {
         Ok(all)
     }
 
-    /// An owner's live sessions, those that give way first in front.
+    /// An owner's live sessions, those that give way first in front. By a time that may be wrong, those that it alone has ended are among them: they
+    /// would be back beside the new one with the right time. Nobody is refused for their sake.
     fn first_to_go(&self, owner: OwnerKey, cap: Cap) -> Vec<Named> {
-        let mut theirs = self.index.live_of(owner, self.clock.now());
+        let now = self.clock.now();
+        let mut theirs =
+            self.index.live_of(owner, if cap.then == AtCap::RejectNew { now } else { self.sure(now) });
         let created = |entry: &Entry| Timestamp::from_millis(u64::from(entry.created_s) * 1_000);
         let since = |entry: &Entry| match cap.then {
             AtCap::RejectNew => Timestamp::default(),
             AtCap::EvictOldest => created(entry),
             AtCap::EvictIdle => entry.deadlines.seen_at().unwrap_or_else(|| created(entry)),
         };
-        theirs.sort_unstable_by_key(|(_, entry)| (since(entry), entry.version));
+        theirs.sort_unstable_by_key(|(_, entry)| (entry.deadlines.is_live(now), since(entry), entry.version));
         theirs
+    }
+
+    /// The time that is sure to have come.
+    fn sure(&self, now: Timestamp) -> Timestamp {
+        self.clock.mark().min(now)
     }
 
     fn evict(&self, owner: OwnerKey, key: &SessionKey, room: &mut Room<'_>) -> Result<(), Halt> {
         let mut shard = self.index.lock(key);
         let standing = self.index.standing(&shard, key);
-        let is_theirs = standing.owner == Some(owner) && standing.live(self.clock.now()).is_some();
+        let is_theirs = standing.owner == Some(owner) && standing.live(self.sure(self.clock.now())).is_some();
         drop(standing);
         if is_theirs {
             // Whoever waits for the sign-in waits for this, which is before it in the log.

@@ -218,6 +218,25 @@ fn open_at(disk: &SimDisk, wall: Timestamp) -> LogStore {
 }
 
 #[test]
+fn cap_that_evicts_holds_when_a_wild_step_forward_is_withdrawn() {
+    for then in [AtCap::EvictOldest, AtCap::EvictIdle] {
+        let disk = SimDisk::new(1);
+        let two = Binding::to(ann()).at_most(2, then);
+        let store = open_at(&disk, START);
+        create_owned(&store, 1, Lifetime::absolute(1_000 * HOUR), two.clone()).unwrap().unwrap();
+        create_owned(&store, 2, Lifetime::absolute(48 * HOUR), two.clone()).unwrap().unwrap();
+        run(&store, store.close()).unwrap().unwrap();
+        let store = open_at(&disk, START.saturating_add(7 * 24 * HOUR));
+        create_owned(&store, 3, DAY, two.clone()).unwrap().unwrap();
+        assert!(there(&store, 1), "who is live by any time does not give way to who is live by none");
+        run(&store, store.close()).unwrap().unwrap();
+        let store = open_at(&disk, START.saturating_add(HOUR));
+        assert_eq!(count(&store), 2, "{then:?}");
+        assert!(there(&store, 1) && there(&store, 3));
+    }
+}
+
+#[test]
 fn delete_of_a_revoked_session_in_doubt_is_told_as_a_revocation() {
     let disk = SimDisk::new(1);
     let store = open_at(&disk, START);

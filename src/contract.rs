@@ -200,8 +200,8 @@ pub struct OwnedSession {
     pub key: SessionKey,
     /// When it was created, in store time and whole seconds; a rotation keeps it.
     pub created_at: Timestamp,
-    /// When it was last in use, to the grain of a touch ([`Lifetime`](crate::Lifetime)), and no later than it really was. `None` without an
-    /// idle lifetime, where nothing notes it.
+    /// When it was last in use, to the grain of a touch ([`Lifetime`](crate::Lifetime)), and no later than it really was; where the absolute end is
+    /// nearer than the idle one, an idle period before that end. `None` without an idle lifetime, where nothing notes it.
     pub seen_at: Option<Timestamp>,
     /// The first instant at which it is gone, unless a touch or a write moves it.
     pub expires_at: Timestamp,

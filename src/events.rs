@@ -48,7 +48,8 @@ pub enum Event {
         /// How.
         why: Why,
     },
-    /// Its time came. Told within a second of the deadline.
+    /// Its time came. Told within a second of the deadline, but not by a store that takes no writes, and an hour later where the start was far ahead of
+    /// the time last written down.
     Expired {
         /// The session.
         key: SessionKey,
@@ -66,7 +67,8 @@ pub enum Event {
 pub enum Why {
     /// By [`delete`](crate::SessionStore::delete).
     Asked,
-    /// By [`revoke`](crate::SessionStore::revoke). Told when the session leaves memory, a fraction of a second later for each hundred thousand sessions.
+    /// By [`revoke`](crate::SessionStore::revoke). Told when the session leaves memory, a fraction of a second later for each hundred thousand sessions;
+    /// not by a store that takes no writes any more.
     Revoked,
     /// Its owner signed in elsewhere and may have no more sessions ([`AtCap`](crate::AtCap)).
     Evicted,

@@ -101,6 +101,7 @@ pub enum AtCap {
     EvictOldest,
     /// The sessions that have been idle for longest are ended, as many as it takes. Idleness is known to the grain of a touch
     /// ([`Lifetime`](crate::Lifetime)); one without an idle lifetime counts as idle since it was created.
+    /// Uses are not noted where the absolute end is nearer than the idle one: such a session counts as idle from an idle period before that end.
     EvictIdle,
 }
 
@@ -155,7 +156,8 @@ impl Binding {
     }
 
     /// The same, if the owner then has at most `max` live sessions, this one included (0 is taken as 1). It holds at every instant, however many
-    /// sign in at once; those that expired or were revoked do not count. A session that is theirs already is not counted anew.
+    /// sign in at once; those that expired or were revoked do not count. (Who expired by a clock that was wrong, and is back, may be one more where the
+    /// new are rejected.) A session that is theirs already is not counted anew.
     ///
     /// ```
     /// # use cloakroom::{AtCap, Binding, OwnerKey};

@@ -14,8 +14,14 @@
 //! the sign-in is there, so is every delete before it. If only the deletes are there, the sign-in was never acknowledged, and the owner has fewer sessions
 //! than they might. The same holds where the sign-in is refused after the deletes, since the disk filled up between them.
 //!
+//! # By a time that may be wrong
+//!
+//! Sessions that only such a time has ended come back if it is withdrawn. A cap that evicts ends them before all others, and holds. One that rejects does not
+//! count them, as it counts nobody who expired, so with the right time the owner may have as many more: the exception that P2 has as well.
+//!
 //! Turns are taken on a worker: counting takes some microseconds, and more only for who has thousands of sessions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -24,7 +30,7 @@ use crate::error::Error;
 use crate::events::{Event, Why};
 use crate::format::RECORD_HEADER_BYTES;
 use crate::id::{OwnerKey, SessionKey};
-use crate::index::{Entry, Index, Named, prefix};
+use crate::index::{Entry, Index, Named, Prefix};
 use crate::log::Room;
 use crate::options::Durability;
 use crate::owner::{AtCap, Cap, Label};
@@ -32,10 +38,10 @@ use crate::sync::atomic::Ordering;
 
 use super::Engine;
 use super::read::key_of;
-use super::write::{Halt, Tried};
+use super::write::Halt;
 
-/// Sessions that one sign-in ends in its turn; where a cap was lowered by more, the others are ended before.
-const EVICTED_AT_ONCE: usize = 16;
+/// Sessions that one sign-in ends in one turn, a millisecond; where a cap was lowered by more, it takes several.
+const EVICTED_AT_ONCE: usize = 1_024;
 
 /// The longest page, so that making one stays a short loop.
 const PAGE_SESSIONS_MAX: usize = 1_000;
@@ -43,8 +49,8 @@ const PAGE_SESSIONS_MAX: usize = 1_000;
 /// What a sign-in under a cap has to know before its turn, since it is read from records.
 pub(super) struct Place {
     cap: Option<(OwnerKey, Cap)>,
-    /// Who gives way, as it looked then; and some more.
-    first: Vec<SessionKey>,
+    /// Who gives way, as it looked then; or some of them. One that was ended is none any more: there is room in the log to end each once.
+    first: BTreeMap<Prefix, SessionKey>,
 }
 
 impl Place {
@@ -55,66 +61,78 @@ impl Place {
 }
 
 impl Engine {
-    /// Prepares a sign-in: ends sessions, where a cap was lowered, and learns the keys of those that it is to end in its turn.
-    pub(super) async fn place(&self, owner: Option<OwnerKey>, cap: Option<Cap>) -> Result<Place, Error> {
-        let Some((owner, cap)) = owner.zip(cap) else { return Ok(Place { cap: None, first: Vec::new() }) };
-        loop {
-            let theirs = self.first_to_go(owner, cap);
-            let list = Arc::clone(&self.table.load());
-            let over = over(&theirs, cap);
-            let mut first = Vec::new();
-            if over > 0 && cap.then != AtCap::RejectNew {
-                for (_, entry) in theirs.iter().take(over.min(EVICTED_AT_ONCE)) {
-                    // One that has moved is found the next time.
-                    if let Some(record) = self.record(&list, entry.address).await? {
-                        first.push(key_of(&record)?);
-                    }
-                }
-            }
-            if over <= EVICTED_AT_ONCE || first.is_empty() {
-                return Ok(Place { cap: Some((owner, cap)), first });
-            }
-            for key in first {
-                let evicted =
-                    self.staged(RECORD_HEADER_BYTES, |room| self.evict(owner, &key, room).map(Tried::Done));
-                evicted.await?;
-            }
-        }
+    /// No more than leaves room for the record that signs in, which takes less than three quarters of all there is.
+    fn evicted_at_once(&self) -> usize {
+        let bytes = self.options.unwritten_bytes_max.min(self.options.segment_bytes / 2) / 4;
+        EVICTED_AT_ONCE.min((bytes / RECORD_HEADER_BYTES) as usize)
     }
 
-    /// In the owner's turn: ends as many sessions as it takes for one more. Whether it could, or they are others than those whose keys are known.
-    pub(super) fn make_room_for_one(&self, place: &Place, room: &mut Room<'_>) -> Result<bool, Halt> {
+    /// Prepares a sign-in: learns the keys of sessions that it is to end in its turn.
+    pub(super) async fn place(&self, owner: Option<OwnerKey>, cap: Option<Cap>) -> Result<Place, Error> {
+        let Some((owner, cap)) = owner.zip(cap) else {
+            return Ok(Place { cap: None, first: BTreeMap::new() });
+        };
+        let theirs = self.first_to_go(owner, cap);
+        let list = Arc::clone(&self.table.load());
+        let mut first = BTreeMap::new();
+        if cap.then != AtCap::RejectNew {
+            for (of, entry) in theirs.iter().take(over(&theirs, cap).min(self.evicted_at_once())) {
+                // One that has moved is found the next time.
+                if let Some(record) = self.record(&list, entry.address).await? {
+                    first.insert(*of, key_of(&record)?);
+                }
+            }
+        }
+        Ok(Place { cap: Some((owner, cap)), first })
+    }
+
+    /// In the owner's turn: ends as many sessions as it takes for one more. Whether it could, or there are others
+    /// among them than those whose keys are known; of very many it ends those.
+    pub(super) fn make_room_for_one(&self, place: &mut Place, room: &mut Room<'_>) -> Result<bool, Halt> {
         let Some((owner, cap)) = place.cap else { return Ok(true) };
         let theirs = self.first_to_go(owner, cap);
         let over = over(&theirs, cap);
         if over > 0 && cap.then == AtCap::RejectNew {
             return Err(Error::TooManyOfOwner { max: cap.max }.into());
         }
-        let key = |(of, _): &Named| place.first.iter().find(|key| prefix(key) == *of);
-        let Some(keys) = theirs[..over].iter().map(key).collect::<Option<Vec<_>>>() else { return Ok(false) };
-        for key in keys {
-            self.evict(owner, key, room)?;
+        let all = theirs[..over].iter().all(|(of, _)| place.first.contains_key(of));
+        if !all && over <= self.evicted_at_once() {
+            return Ok(false);
         }
-        Ok(true)
+        for (of, _) in &theirs[..over] {
+            if let Some(key) = place.first.get(of) {
+                self.evict(owner, key, room)?;
+                place.first.remove(of);
+            }
+        }
+        Ok(all)
     }
 
-    /// An owner's live sessions, those that give way first in front.
+    /// An owner's live sessions, those that give way first in front. By a time that may be wrong, those that it alone has ended are among them: they
+    /// would be back beside the new one with the right time. Nobody is refused for their sake.
     fn first_to_go(&self, owner: OwnerKey, cap: Cap) -> Vec<Named> {
-        let mut theirs = self.index.live_of(owner, self.clock.now());
+        let now = self.clock.now();
+        let mut theirs =
+            self.index.live_of(owner, if cap.then == AtCap::RejectNew { now } else { self.sure(now) });
         let created = |entry: &Entry| Timestamp::from_millis(u64::from(entry.created_s) * 1_000);
         let since = |entry: &Entry| match cap.then {
             AtCap::RejectNew => Timestamp::default(),
             AtCap::EvictOldest => created(entry),
             AtCap::EvictIdle => entry.deadlines.seen_at().unwrap_or_else(|| created(entry)),
         };
-        theirs.sort_unstable_by_key(|(_, entry)| (since(entry), entry.version));
+        theirs.sort_unstable_by_key(|(_, entry)| (entry.deadlines.is_live(now), since(entry), entry.version));
         theirs
+    }
+
+    /// The time that is sure to have come.
+    fn sure(&self, now: Timestamp) -> Timestamp {
+        self.clock.mark().min(now)
     }
 
     fn evict(&self, owner: OwnerKey, key: &SessionKey, room: &mut Room<'_>) -> Result<(), Halt> {
         let mut shard = self.index.lock(key);
         let standing = self.index.standing(&shard, key);
-        let is_theirs = standing.owner == Some(owner) && standing.live(self.clock.now()).is_some();
+        let is_theirs = standing.owner == Some(owner) && standing.live(self.sure(self.clock.now())).is_some();
         drop(standing);
         if is_theirs {
             // Whoever waits for the sign-in waits for this, which is before it in the log.

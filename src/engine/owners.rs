@@ -98,7 +98,7 @@ impl Engine {
             let (_, found) = record.parts()?;
             let (owner, label) = whom.owner_and_label(&found);
             let cap = whom.cap().filter(|_| found.owner != owner);
-            let place = self.place(owner, cap).await?;
+            let mut place = self.place(owner, cap).await?;
             let body =
                 |hides_until| Body { owner, label, rotated: Some(Rotated { old_key, hides_until }), ..found };
             let len = RecordHeader::new(Kind::Rotate, key, 0, UNSET, &body(UNSET.expires_at)).len();
@@ -107,7 +107,7 @@ impl Engine {
                 match self.live(&old_key)? {
                     None => return Ok(Tried::Done(false)),
                     Some((_, entry)) if entry.version != read.version => return Ok(Tried::Again),
-                    Some(_) if !self.make_room_for_one(&place, room)? => return Ok(Tried::Again),
+                    Some(_) if !self.make_room_for_one(&mut place, room)? => return Ok(Tried::Again),
                     Some(_) => {}
                 }
                 let mut shards = self.index.lock_two(&old_key, &key);
@@ -131,11 +131,13 @@ impl Engine {
                 }
                 let staged = self.log.stage(&mut header, &body, durability, room)?;
                 drop(revocations);
-                old.remove(&old_key);
                 // A copy makes it a record of its own: that much room it needs.
                 old.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
-                shards.of(&key).set(&key, began(&staged, &header), owner, now);
-                if key != old_key {
+                if key == old_key {
+                    old.succeed(&key, began(&staged, &header), owner, now);
+                } else {
+                    old.remove(&old_key);
+                    shards.of(&key).set(&key, began(&staged, &header), owner, now);
                     self.listeners.tell(Event::Rotated { from: old_key, to: key });
                 }
                 Ok(Tried::Staged(staged, true))
@@ -165,7 +167,7 @@ impl Engine {
         };
         let fresh = RecordHeader::new(Kind::Put, key, 0, UNSET, &body(None));
         loop {
-            let place = self.place(Some(owner), cap).await?;
+            let mut place = self.place(Some(owner), cap).await?;
             let done = self.staged(fresh.len() + ROTATE_BYTES + place.bytes(), |room| {
                 let _turn = self.turns.take(owner);
                 if self.live(&key)?.is_some() {
@@ -173,7 +175,7 @@ impl Engine {
                 }
                 let found = self.index.lock(&key).get(&key);
                 self.check_sessions(found)?;
-                if !self.make_room_for_one(&place, room)? {
+                if !self.make_room_for_one(&mut place, room)? {
                     return Ok(Tried::Again);
                 }
                 let mut shard = self.index.lock(&key);
@@ -196,10 +198,9 @@ impl Engine {
                 drop(revocations);
                 self.tell_of_new(&key, found, now);
                 if rotated.is_some() {
-                    shard.remove(&key);
                     shard.add_tombstone(staged.address.segment, hides_until, RECORD_HEADER_BYTES);
                 }
-                shard.set(&key, began(&staged, &header), Some(owner), now);
+                shard.succeed(&key, began(&staged, &header), Some(owner), now);
                 Ok(Tried::Staged(staged, ()))
             });
             if done.await?.is_some() {

@@ -252,9 +252,7 @@ impl Engine {
             let mut shard = self.index.lock(&key);
             let now = self.clock.now();
             let standing = self.index.standing(&shard, &key);
-            if standing.found.is_none() {
-                return Ok(Tried::Done(false));
-            }
+            let Some(found) = standing.found else { return Ok(Tried::Done(false)) };
             let live = standing.live(now).is_some();
             // Who has expired by a time that may be wrong could come back with the right one, so the delete is written down.
             if !live && !self.clock.is_doubtful() {
@@ -262,8 +260,9 @@ impl Engine {
             }
             drop(standing);
             let staged = self.end(&mut shard, &key, durability, room)?;
-            let deleted = Event::Deleted { key, why: Why::Asked };
-            self.listeners.tell(if live { deleted } else { Event::Expired { key } });
+            let why = if live { Why::Asked } else { Why::Revoked };
+            let expired = !found.deadlines.is_live(now);
+            self.listeners.tell(if expired { Event::Expired { key } } else { Event::Deleted { key, why } });
             Ok(Tried::Staged(staged, live))
         });
         Ok(done.await?.unwrap_or(false))

@@ -33,7 +33,7 @@ use count::Count;
 pub(crate) use replay::Replay;
 pub(crate) use revocations::{Revocation, Revocations};
 pub(crate) use shard::{Named, Page, Shard, Swept};
-pub(crate) use slab::{Prefix, prefix};
+pub(crate) use slab::Prefix;
 
 /// What the index knows of one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

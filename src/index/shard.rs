@@ -171,6 +171,18 @@ impl Shard {
         }
     }
 
+    /// Puts a session in the place of one that its own record hides on disk, with all that was before it. It keeps its position, so a walk meets it.
+    pub(crate) fn succeed(
+        &mut self,
+        key: &SessionKey,
+        entry: Entry,
+        owner: Option<OwnerKey>,
+        now: Timestamp,
+    ) {
+        self.set(key, entry, owner, now);
+        self.outlived.remove(&prefix(key));
+    }
+
     /// Removes a session and gives what was known of it. Ask [`hides_until`](Self::hides_until) first.
     pub(crate) fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
         let number = self.slab.find(&prefix(key))?;

@@ -201,7 +201,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ) -> Answer<'_, ()>;
 
     /// An owner's live sessions, at most `limit` (1 to 1,000; more is taken as that) from where `cursor` says, `None` for the start. One that is
-    /// theirs through the whole walk is met; one may be met twice if others end meanwhile. A page may be short, or empty, with more behind it.
+    /// theirs under one key through the whole walk is met; one may be met twice if others end meanwhile. A page may be short, or empty, with more behind it.
     ///
     /// Each is read from its record, for the key and the label: a microsecond each, or a read of the disk.
     ///

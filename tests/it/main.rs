@@ -46,6 +46,8 @@ mod owned;
 mod owners;
 /// What opening does with folders that are half made, torn, damaged or foreign.
 mod recovery;
+/// Promises of owners, caps and events that were found not to hold.
+mod refuted;
 /// Bugs that other stores had and that this design invites.
 mod regression;
 /// A rotation beside everything else that changes a session.

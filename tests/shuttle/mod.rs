@@ -18,6 +18,7 @@
 mod caps;
 mod closing;
 mod compaction;
+mod listening;
 mod owners;
 mod reading;
 mod stream;

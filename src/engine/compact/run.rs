@@ -282,6 +282,10 @@ impl Engine {
     }
 
     fn unlink(&self, victims: &[SegmentId]) {
+        // Of a session that was revoked there is no copy, and its key is told from its record.
+        if self.listeners.are_any() {
+            self.sweep_revoked();
+        }
         self.table.remove(victims);
         for id in victims {
             self.index.forget_segment(*id);

@@ -62,8 +62,11 @@ impl Shared {
         while let Some(shared) = shared.upgrade() {
             while shared.sweep(&mut shared.state.lock(), shared.clock.now()) {}
             if !shared.listeners.are_any() {
-                shared.swept.store(false, Ordering::Release);
-                return;
+                shared.swept.swap(false, Ordering::AcqRel);
+                // Who came in between has left it to this thread.
+                if !shared.listeners.are_any() || shared.swept.swap(true, Ordering::AcqRel) {
+                    return;
+                }
             }
             drop(shared);
             pause.wait(SWEEP_ROUND);

@@ -101,13 +101,10 @@ impl TowerSessionStore for TowerStore {
             return self.fill(record).await;
         }
         let (mark, mine) = unmarked(record)?;
-        let mut is_taken = false;
         let id = &mut record.id;
+        // Never the one that it comes with: after `Session::flush` that is the one of the cookie, signed out or planted.
         let key = || {
-            if is_taken {
-                *id = Id::default();
-            }
-            is_taken = true;
+            *id = Id::default();
             Ok(Self::key(id))
         };
         let (fields, mark) = self.behind.create(mark, mine, millis(record.expiry_date), key).await?;

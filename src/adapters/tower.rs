@@ -151,7 +151,7 @@ impl From<Trouble> for Error {
     fn from(trouble: Trouble) -> Self {
         let message = trouble.to_string();
         match trouble {
-            Trouble::Encode => Self::Encode(message),
+            Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => Self::Encode(message),
             Trouble::Decode { .. } => Self::Decode(message),
             Trouble::Store(_) => Self::Backend(message),
         }
@@ -162,7 +162,7 @@ impl From<Trouble> for Error {
 fn unmarked(record: &Record) -> Result<(Option<Mark<Value>>, Fields<Value>)> {
     let mut fields: Fields<Value> = record.data.clone().into_iter().collect();
     let mark = fields.remove(MARK).map(serde_json::from_value).transpose();
-    Ok((mark.map_err(|_| Error::Encode(format!("the field {MARK:?} is the store's own")))?, fields))
+    Ok((mark.map_err(|_| Trouble::Name { name: MARK })?, fields))
 }
 
 fn marked<M: FromIterator<(String, Value)>>(fields: Fields<Value>, mark: &Mark<Value>) -> Result<M> {

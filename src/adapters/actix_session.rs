@@ -9,9 +9,9 @@ use std::sync::Arc;
 use ::actix_session::storage::{
     LoadError, SaveError, SessionKey as Token, SessionStore as ActixSessionStore, UpdateError,
 };
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
-use super::behind::{Behind, Fields, Mark, Trouble, now_ms};
+use super::behind::{Behind, Fields, Mark, Trouble, millis};
 use crate::{SessionId, SessionKey, SessionStore};
 
 /// The name of the entry in which the store keeps, for as long as a request lasts, what the request loaded. Handlers leave it alone; `Session::clear`
@@ -57,6 +57,18 @@ impl ActixStore {
     pub fn new(store: impl SessionStore) -> Self {
         Self(Arc::new(Behind::new(Arc::new(store))))
     }
+
+    /// The mark, if there is one, and the entries without it. An entry of that name that was not made here would let a visitor undo what others save.
+    fn unmarked(&self, mut state: State) -> Result<(Option<Mark<String>>, Fields<String>), Trouble> {
+        let mark = match state.remove(MARK) {
+            None => None,
+            Some(text) => {
+                let mark = serde_json::from_str(&text).ok().filter(|mark| self.0.is_own(mark));
+                Some(mark.ok_or(Trouble::Name { name: MARK })?)
+            }
+        };
+        Ok((mark, state.into_iter().collect()))
+    }
 }
 
 impl ActixSessionStore for ActixStore {
@@ -70,7 +82,8 @@ impl ActixSessionStore for ActixStore {
     }
 
     async fn save(&self, state: State, ttl: &Duration) -> Result<Token, SaveError> {
-        let (mark, mine) = unmarked(state);
+        let (mark, mine) =
+            self.unmarked(state).map_err(|trouble| SaveError::Serialization(trouble.into()))?;
         let mut token = String::new();
         let key = || {
             let id = SessionId::random()?;
@@ -78,7 +91,9 @@ impl ActixSessionStore for ActixStore {
             Ok(id.key())
         };
         self.0.create(mark, mine, end_ms(ttl), key).await.map_err(|trouble| match trouble {
-            Trouble::Encode => SaveError::Serialization(trouble.into()),
+            Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => {
+                SaveError::Serialization(trouble.into())
+            }
             Trouble::Decode { .. } | Trouble::Store(_) => SaveError::Other(trouble.into()),
         })?;
         token.try_into().map_err(|e| SaveError::Other(anyhow::Error::new(e)))
@@ -86,9 +101,12 @@ impl ActixSessionStore for ActixStore {
 
     async fn update(&self, token: Token, state: State, ttl: &Duration) -> Result<Token, UpdateError> {
         let Some(key) = key(&token) else { return Ok(token) };
-        let (base, mine) = unmarked(state);
+        let (base, mine) =
+            self.unmarked(state).map_err(|trouble| UpdateError::Serialization(trouble.into()))?;
         self.0.save(key, base.as_ref(), &mine, end_ms(ttl)).await.map_err(|trouble| match trouble {
-            Trouble::Encode => UpdateError::Serialization(trouble.into()),
+            Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => {
+                UpdateError::Serialization(trouble.into())
+            }
             Trouble::Decode { .. } | Trouble::Store(_) => UpdateError::Other(trouble.into()),
         })?;
         Ok(token)
@@ -120,13 +138,6 @@ fn key(token: &Token) -> Option<SessionKey> {
     Some(token.as_ref().parse::<SessionId>().ok()?.key())
 }
 
-/// An entry of that name that is no mark was not made here: then everything is replaced, as without one.
-fn unmarked(mut state: State) -> (Option<Mark<String>>, Fields<String>) {
-    let mark = state.remove(MARK).and_then(|mark| serde_json::from_str(&mark).ok());
-    (mark, state.into_iter().collect())
-}
-
 fn end_ms(ttl: &Duration) -> u64 {
-    let ms = u64::try_from(ttl.whole_milliseconds()).unwrap_or_default();
-    now_ms().saturating_add(ms)
+    millis(OffsetDateTime::now_utc().saturating_add(*ttl))
 }

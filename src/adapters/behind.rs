@@ -8,12 +8,13 @@
 //! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session remembers the last of it, once; the
 //!   create that follows merges into that. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
 //!   session gets only what this request itself has set. Of two requests that cycle one id at once, each so carries only its own.
-//!   The list is of one adapter and its clones. Owner and label go along, in the record that creates; a revocation between delete and create
-//!   misses the new session.
+//!   The list is of one adapter and its clones, and bounded. Owner and label go along, in the record that creates; a revocation between delete and create
+//!   misses the new session. The mark's seal keeps a visitor who may name fields from asking for the last of somebody else's session.
 //! - **Deadlines.** An end that is earlier than the one that was loaded was meant to be earlier, and wins; a deadline that somebody else shortened
 //!   meanwhile stays; else the later of the two counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +24,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Access, Binding, Error, Lifetime, SessionKey, SessionStore, When, merge};
+use super::departed::{Departed, Last};
+use crate::{Access, Binding, Error, Lifetime, SessionId, SessionKey, SessionStore, When, merge};
 
 /// An end that is this much earlier than the one that was loaded was meant to be, in milliseconds.
 const EARLIER_MS: u64 = 1_000;
 
-/// So many sessions are remembered that were deleted and may be created again under another id.
-const DEPARTED_MAX: usize = 256;
+/// No end is later, in milliseconds since 1970: the last one of the year 9999.
+const END_MS_MAX: u64 = 253_402_300_799_999;
+
+/// What JSON is read back to, in levels of arrays and objects.
+const LEVELS_MAX: usize = 127;
 
 pub(super) type Fields<V> = BTreeMap<String, V>;
 
@@ -37,15 +42,11 @@ pub(super) type Fields<V> = BTreeMap<String, V>;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Mark<V> {
     key: [u8; 32],
-    fields: Fields<V>,
+    /// Made from the key and a secret, so that nobody else can make a mark of that key.
+    seal: [u8; 32],
+    pub(super) fields: Fields<V>,
     /// When that ends, in milliseconds since 1970.
     pub(super) expires_ms: u64,
-}
-
-/// A session that a request deletes, which may create it again; and the last of it, once it is deleted.
-struct Departed<V> {
-    key: SessionKey,
-    last: Option<(Fields<V>, Option<Binding>)>,
 }
 
 /// Why something could not be done; no message quotes a value.
@@ -53,6 +54,14 @@ struct Departed<V> {
 pub(super) enum Trouble {
     #[error("a session could not be written as JSON")]
     Encode,
+    #[error(
+        "a session's fields are nested too deep to be read again: {LEVELS_MAX} levels are the most, the session's own among them"
+    )]
+    TooDeep,
+    #[error(
+        "a field {name:?} was set, and that name is the store's own: keep visitors from naming fields as they like"
+    )]
+    Name { name: &'static str },
     #[error("the payload, from byte {at}, is no session of this adapter: give it a store of its own")]
     Decode { at: usize },
     #[error(transparent)]
@@ -62,21 +71,37 @@ pub(super) enum Trouble {
 /// A store of sessions with fields of one kind.
 pub(super) struct Behind<V> {
     pub(super) store: Arc<dyn SessionStore>,
-    departed: Mutex<VecDeque<Departed<V>>>,
+    departed: Mutex<Departed>,
+    /// Nothing is sealed without one.
+    secret: Option<SessionId>,
+    values: PhantomData<fn() -> V>,
 }
 
 impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
     pub(super) fn new(store: Arc<dyn SessionStore>) -> Self {
-        Self { store, departed: Mutex::default() }
+        Self { store, departed: Mutex::default(), secret: SessionId::random().ok(), values: PhantomData }
     }
 
     /// The fields, and the mark that is to travel with them.
     pub(super) async fn load(&self, key: SessionKey) -> Result<Option<(Fields<V>, Mark<V>)>, Trouble> {
         let Some(stored) = self.store.get(key, Access::Touch).await? else { return Ok(None) };
         let fields: Fields<V> = decode(&stored.payload)?;
-        let mark =
-            Mark { key: *key.as_bytes(), fields: fields.clone(), expires_ms: stored.expires_at.as_millis() };
+        let mark = self.mark(key, fields.clone(), stored.expires_at.as_millis());
         Ok(Some((fields, mark)))
+    }
+
+    fn mark(&self, key: SessionKey, fields: Fields<V>, expires_ms: u64) -> Mark<V> {
+        let seal = *self.seal(key.as_bytes()).unwrap_or(key).as_bytes();
+        Mark { key: *key.as_bytes(), seal, fields, expires_ms }
+    }
+
+    fn seal(&self, key: &[u8; 32]) -> Option<SessionKey> {
+        Some(SessionKey::of(&[self.secret.as_ref()?.to_text().as_bytes(), key].concat()))
+    }
+
+    /// Whether the mark was made here.
+    pub(super) fn is_own(&self, mark: &Mark<V>) -> bool {
+        self.seal(&mark.key).is_some_and(|seal| *seal.as_bytes() == mark.seal)
     }
 
     /// Makes a session under the first key of `keys` that is free: gives its fields, and the mark that is to travel with them.
@@ -87,12 +112,18 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         end_ms: u64,
         mut key: impl FnMut() -> Result<SessionKey, Error>,
     ) -> Result<(Fields<V>, Mark<V>), Trouble> {
-        let (fields, binding) = match mark {
-            None => (mine, None),
+        let (fields, binding, end_ms) = match mark {
+            None => (mine, None, end_ms),
             Some(base) => {
-                let last = self.take_last(SessionKey::from_bytes(base.key));
-                let (theirs, binding) = last.unwrap_or_default();
-                (merge(&base.fields, &mine, &theirs), binding)
+                let last =
+                    self.is_own(&base).then(|| self.departed.lock().take(SessionKey::from_bytes(base.key)));
+                match last.flatten() {
+                    None => (merge(&base.fields, &mine, &Fields::new()), None, end_ms),
+                    Some(last) => {
+                        let end_ms = end_of(end_ms, last.expires_ms, Some(base.expires_ms));
+                        (merge(&base.fields, &mine, &decode(&last.payload)?), last.binding, end_ms)
+                    }
+                }
             }
         };
         let payload = encode(&fields)?;
@@ -114,7 +145,8 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
                 }
             }
         };
-        Ok((fields.clone(), Mark { key: *key.as_bytes(), fields, expires_ms: end_ms }))
+        let mark = self.mark(key, fields.clone(), end_ms);
+        Ok((fields, mark))
     }
 
     /// Merges into what is stored by now, if the session still is there.
@@ -132,9 +164,13 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
             if fields == theirs && end_ms == current_ms {
                 return Ok(());
             }
-            let Some(lifetime) = left(end_ms) else { return self.delete(key).await };
             let (version, loaded) = (stored.version, stored.terms());
-            let when = When::VersionWith { version, lifetime, loaded };
+            let when = if end_ms == current_ms {
+                When::Version(version)
+            } else {
+                let Some(lifetime) = left(end_ms) else { return self.delete(key).await };
+                When::VersionWith { version, lifetime, loaded }
+            };
             match self.store.write(key, encode(&fields)?, when).await {
                 Err(Error::Conflict { .. }) => {}
                 done => return Ok(done.map(drop)?),
@@ -145,34 +181,23 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
 
     /// Ends a session, and remembers the last of it for a request that goes on under another id.
     pub(super) async fn delete(&self, key: SessionKey) -> Result<(), Trouble> {
-        self.begin_delete(key);
-        // Under an id that nobody learns nothing changes any more: what is read there is the last of the session.
-        let Some(parked) = self.store.rotate(key).await? else {
-            // Somebody else deleted it, and may be about to create it again: of one who signs out and one who cycles, the one who signs out wins.
-            self.departed.lock().retain(|session| session.key != key);
-            return Ok(());
-        };
-        let stored = self.store.get(parked.key(), Access::Peek).await?;
-        self.store.delete(parked.key()).await?;
-        if let Some(stored) = stored
-            && let Some(session) = self.departed.lock().iter_mut().find(|session| session.key == key)
-        {
-            let binding = stored.owner.map(|owner| Binding::to(owner).labelled(stored.label));
-            session.last = decode(&stored.payload).ok().map(|fields| (fields, binding));
+        let stored = self.store.get(key, Access::Peek).await;
+        let is_there = !matches!(stored, Ok(None));
+        if is_there {
+            self.departed.lock().begin(key);
         }
-        Ok(())
-    }
-
-    fn begin_delete(&self, key: SessionKey) {
-        let mut departed = self.departed.lock();
-        departed.truncate(DEPARTED_MAX - 1);
-        departed.push_front(Departed { key, last: None });
-    }
-
-    fn take_last(&self, key: SessionKey) -> Option<(Fields<V>, Option<Binding>)> {
-        let mut departed = self.departed.lock();
-        let at = departed.iter().position(|session| session.key == key)?;
-        departed.remove(at)?.last
+        // One step, so that a request which is dropped here leaves no half of it. One that cannot be read is ended as well.
+        let ended = if is_there { self.store.delete(key).await } else { Ok(false) };
+        match (&ended, stored) {
+            (Ok(true), Ok(Some(stored))) => {
+                let binding = stored.owner.map(|owner| Binding::to(owner).labelled(stored.label));
+                let expires_ms = stored.expires_at.as_millis();
+                self.departed.lock().finish(key, Last { payload: stored.payload, binding, expires_ms });
+            }
+            // Somebody else deleted it, and may be about to create it again: of one who signs out and one who cycles, the one who signs out wins.
+            _ => self.departed.lock().forget(key),
+        }
+        Ok(ended.map(drop)?)
     }
 }
 
@@ -198,13 +223,18 @@ pub(super) fn now_ms() -> u64 {
     millis(OffsetDateTime::now_utc())
 }
 
-/// Milliseconds since 1970, rounded up.
+/// Milliseconds since 1970, rounded up, and no more than a session can last.
 pub(super) fn millis(date: OffsetDateTime) -> u64 {
-    u64::try_from((date.unix_timestamp_nanos() + 999_999) / 1_000_000).unwrap_or_default()
+    u64::try_from((date.unix_timestamp_nanos() + 999_999) / 1_000_000).unwrap_or_default().min(END_MS_MAX)
 }
 
-pub(super) fn encode<V: Serialize>(fields: &Fields<V>) -> Result<Bytes, Trouble> {
-    serde_json::to_vec(fields).map(Bytes::from).map_err(|_| Trouble::Encode)
+pub(super) fn encode<V: Serialize + DeserializeOwned>(fields: &Fields<V>) -> Result<Bytes, Trouble> {
+    let payload = serde_json::to_vec(fields).map(Bytes::from).map_err(|_| Trouble::Encode)?;
+    let may_be_deep = payload.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > LEVELS_MAX;
+    if may_be_deep && decode::<V>(&payload).is_err() {
+        return Err(Trouble::TooDeep);
+    }
+    Ok(payload)
 }
 
 fn decode<V: DeserializeOwned>(payload: &Bytes) -> Result<Fields<V>, Trouble> {

@@ -10,6 +10,8 @@
 
 #[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-14", feature = "actix-session"))]
 mod behind;
+#[cfg(any(feature = "tower-sessions", feature = "tower-sessions-0-14", feature = "actix-session"))]
+mod departed;
 
 #[cfg(feature = "actix-session")]
 pub mod actix_session;

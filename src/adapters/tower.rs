@@ -21,7 +21,9 @@ const MARK: &str = "\0cloakroom";
 ///
 /// Two requests that change different fields of one session both win; of two that change the same field the later save does. A request that was in
 /// flight while its session was signed out saves nothing, and is no error. Ids are hashed before they are looked up or stored. Fields are kept as
-/// JSON. A handler that calls `Session::save` itself and then removes a field that it had set before that, calls `Session::load` in between.
+/// JSON. A handler that calls `Session::save` itself and then removes a field that it had set before that, or sets one back to what was loaded, calls
+/// `Session::load` in between. One that starts afresh calls `Session::flush`: `Session::clear` keeps the id that the cookie has, and where no session has that
+/// id any more nothing is saved.
 ///
 /// A new id for a session is a delete and a create: the owner it is bound to goes along, but a [`revoke`](SessionStore::revoke) between the two misses the
 /// new session. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
@@ -54,9 +56,10 @@ impl TowerStore {
         Self { behind: Arc::new(Behind::new(Arc::new(store))), is_cache: false }
     }
 
-    /// For the front half of a `CachingSessionStore`, which fills its cache through `save`: here a save creates, and replaces the whole. It cannot
-    /// keep a request in flight from filling in a session that was signed out meanwhile, so give it short deadlines; a store of this crate needs no
-    /// cache before it.
+    /// For the front half of a `CachingSessionStore` before another of these, which fills its cache through `save`: here a save of what was loaded fills it
+    /// in, and any other save drops it, since only the store behind merges. It cannot keep a request in flight from filling in a session that was
+    /// signed out or changed meanwhile, so give it short deadlines; a store of this crate needs no cache before it. Before one that is not of this crate it
+    /// drops a session at the first save; a cache that is not of this crate, before one that is, loses fields that are removed or set back.
     ///
     /// ```
     /// # use cloakroom::MemoryStore;
@@ -82,15 +85,19 @@ impl TowerStore {
         SessionKey::of(&id.0.to_le_bytes())
     }
 
-    /// Writes a record as it is.
+    /// Keeps a record as it is; one that cannot be kept is none, so that the store behind is asked.
     async fn fill(&self, record: &Record) -> Result<()> {
-        let (store, key) = (&self.behind.store, Self::key(&record.id));
-        let payload = encode(&record.data.clone().into_iter().collect())?;
-        let filled = match left(millis(record.expiry_date)) {
-            Some(lifetime) => store.upsert(key, payload, lifetime).await,
-            None => store.delete(key).await.map(drop),
-        };
-        Ok(filled.map_err(Trouble::Store)?)
+        let payload = encode(&record.data.clone().into_iter().collect());
+        if let (Ok(payload), Some(lifetime)) = (payload, left(millis(record.expiry_date)))
+            && self.behind.store.upsert(Self::key(&record.id), payload, lifetime).await.is_ok()
+        {
+            return Ok(());
+        }
+        self.drop_copy(&record.id).await
+    }
+
+    async fn drop_copy(&self, id: &Id) -> Result<()> {
+        self.behind.store.delete(Self::key(id)).await.map(drop).map_err(|e| Trouble::Store(e).into())
     }
 }
 
@@ -101,13 +108,10 @@ impl TowerSessionStore for TowerStore {
             return self.fill(record).await;
         }
         let (mark, mine) = unmarked(record)?;
-        let mut is_taken = false;
         let id = &mut record.id;
+        // Never the one that it comes with: after `Session::flush` that is the one of the cookie, signed out or planted.
         let key = || {
-            if is_taken {
-                *id = Id::default();
-            }
-            is_taken = true;
+            *id = Id::default();
             Ok(Self::key(id))
         };
         let (fields, mark) = self.behind.create(mark, mine, millis(record.expiry_date), key).await?;
@@ -116,10 +120,13 @@ impl TowerSessionStore for TowerStore {
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
-        if self.is_cache {
-            return self.fill(record).await;
-        }
         let (base, mine) = unmarked(record)?;
+        if self.is_cache {
+            // As it was loaded: it is a load that fills the cache. Else only the store behind knows what has become of it.
+            let is_loaded =
+                base.is_some_and(|base| base.fields == mine && date(base.expires_ms) == record.expiry_date);
+            return if is_loaded { self.fill(record).await } else { self.drop_copy(&record.id).await };
+        }
         let saved = self.behind.save(Self::key(&record.id), base.as_ref(), &mine, millis(record.expiry_date));
         Ok(saved.await?)
     }
@@ -132,6 +139,9 @@ impl TowerSessionStore for TowerStore {
     }
 
     async fn delete(&self, id: &Id) -> Result<()> {
+        if self.is_cache {
+            return self.drop_copy(id).await;
+        }
         Ok(self.behind.delete(Self::key(id)).await?)
     }
 }
@@ -154,7 +164,7 @@ impl From<Trouble> for Error {
     fn from(trouble: Trouble) -> Self {
         let message = trouble.to_string();
         match trouble {
-            Trouble::Encode => Self::Encode(message),
+            Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => Self::Encode(message),
             Trouble::Decode { .. } => Self::Decode(message),
             Trouble::Store(_) => Self::Backend(message),
         }
@@ -165,7 +175,7 @@ impl From<Trouble> for Error {
 fn unmarked(record: &Record) -> Result<(Option<Mark<Value>>, Fields<Value>)> {
     let mut fields: Fields<Value> = record.data.clone().into_iter().collect();
     let mark = fields.remove(MARK).map(serde_json::from_value).transpose();
-    Ok((mark.map_err(|_| Error::Encode(format!("the field {MARK:?} is the store's own")))?, fields))
+    Ok((mark.map_err(|_| Trouble::Name { name: MARK })?, fields))
 }
 
 fn marked<M: FromIterator<(String, Value)>>(fields: Fields<Value>, mark: &Mark<Value>) -> Result<M> {

@@ -5,6 +5,7 @@
 
 mod actix;
 mod conformance;
+mod hostile;
 mod http;
 mod session;
 mod site;

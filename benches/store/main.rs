@@ -42,6 +42,7 @@ const GET: Mix = &[(Op::Get, 1_000)];
 const TOUCH: Mix = &[(Op::Touch, 1_000)];
 const PUT: Mix = &[(Op::Put, 1_000)];
 const CREATE: Mix = &[(Op::Create, 1_000)];
+const SIGN_IN: Mix = &[(Op::SignIn, 1_000)];
 const DELETE: Mix = &[(Op::Delete, 1_000)];
 
 /// The store all groups but `open` work on, loaded when the first of them runs.
@@ -134,6 +135,7 @@ fn writes(criterion: &mut Criterion, bench: &Bench) {
         ("put buffered, threads 1", PUT, Durability::Buffered, Crew::Threads(1)),
         ("put buffered, threads 2", PUT, Durability::Buffered, Crew::Threads(2)),
         ("create buffered, threads 1", CREATE, Durability::Buffered, Crew::Threads(1)),
+        ("sign in under a cap, threads 1", SIGN_IN, Durability::Buffered, Crew::Threads(1)),
         ("put interval, tasks 64", PUT, interval, Crew::Tasks(64)),
     ];
     for (name, mix, durability, crew) in cases {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use cloakroom::{Access, Lifetime, LogStore, Options, SessionKey, SessionStore as _};
+use cloakroom::{
+    Access, AtCap, Binding, Label, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore as _,
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +24,10 @@ pub const LIFETIME: Lifetime = Lifetime::idle(Duration::from_secs(24 * 60 * 60))
 /// Tasks that load a store: enough for the writer to have groups to write.
 const LOADERS: u64 = 64;
 
+/// So many that most have reached their cap after some hundred thousand sign-ins.
+const OWNERS: u64 = 20_000;
+const DEVICES_MAX: u32 = 5;
+
 /// Fewer operations than this say nothing about how many find their session.
 const FEW_OPS: u64 = 1_000;
 
@@ -32,6 +38,8 @@ pub enum Op {
     Touch,
     Put,
     Create,
+    /// A create with one of [`OWNERS`] owners, who may have [`DEVICES_MAX`] sessions.
+    SignIn,
     Delete,
 }
 
@@ -102,6 +110,12 @@ impl Worker {
                 }
                 None => store.create(self.values.next(), LIFETIME).await.map(|_| true),
             },
+            Op::SignIn => {
+                let binding = Binding::to(OwnerKey::of(&(number % OWNERS).to_le_bytes()))
+                    .labelled(Label::cut("Firefox on Linux"))
+                    .at_most(DEVICES_MAX, AtCap::EvictOldest);
+                store.create_owned(self.values.next(), LIFETIME, binding).await.map(|_| true)
+            }
             Op::Delete => store.delete(key).await,
         };
         let found = black_box(found.expect("the store answers"));

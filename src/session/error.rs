@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 
-use super::limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX};
+use super::limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, LEVELS_MAX};
 
 /// Why a field could not be read or set. The session is as it was.
 ///
@@ -58,6 +58,14 @@ pub enum FieldError {
     InvalidName {
         /// Length of the name, in bytes.
         len: usize,
+    },
+    /// The value has more than 127 arrays and objects within each other, which nothing would read back.
+    #[error(
+        "the value for field {field:?} is nested too deep to be read again: {LEVELS_MAX} levels are the most"
+    )]
+    TooDeep {
+        /// Name of the field.
+        field: String,
     },
     /// The session has [`FIELDS_MAX`](crate::FIELDS_MAX) fields already.
     #[error(

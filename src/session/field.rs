@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::FieldError;
-use super::limits::FIELD_NAME_BYTES_MAX;
+use super::limits::{FIELD_NAME_BYTES_MAX, LEVELS_MAX};
 
 /// Tag of the codec that is `serde_json`.
 const CODEC_JSON: u8 = 1;
@@ -32,6 +32,11 @@ impl Field {
     pub(super) fn encode<T: Serialize + ?Sized>(name: &str, value: &T) -> Result<Self, FieldError> {
         let bytes = serde_json::to_vec(value)
             .map_err(|_| FieldError::Encode { field: name.into(), given: type_name::<T>() })?;
+        // Only what has so many of these can be that deep.
+        let may_be_deep = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > LEVELS_MAX;
+        if may_be_deep && serde_json::from_slice::<serde_json::Value>(&bytes).is_err() {
+            return Err(FieldError::TooDeep { field: name.into() });
+        }
         Ok(Self { codec: CODEC_JSON, bytes: bytes.into() })
     }
 

@@ -8,3 +8,6 @@ pub const FIELDS_MAX: usize = 1_024;
 
 /// The longest field name, in bytes: names are written with every save.
 pub const FIELD_NAME_BYTES_MAX: usize = 256;
+
+/// Arrays and objects within each other that a field's JSON may have: what has more is not read back.
+pub(super) const LEVELS_MAX: usize = 127;

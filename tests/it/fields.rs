@@ -196,3 +196,22 @@ async fn variant_inserted_in_the_middle_takes_nobodys_place() {
     // A variant whose shape changed is none.
     is_refused::<Reshaped>(&Standing::Trusted(3)).await;
 }
+
+#[test]
+fn value_that_is_taken_is_read_back_however_deep_it_is_and_one_too_deep_is_refused() {
+    let mut session = Session::new(Lifetime::idle(Duration::from_secs(60)));
+    let nested =
+        |levels: usize| (0..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+    for levels in [0, 1, 126, 127] {
+        session.insert("deep", &nested(levels)).unwrap();
+        assert_eq!(session.get::<serde_json::Value>("deep").unwrap(), Some(nested(levels)));
+    }
+    for levels in [128, 129, 500] {
+        let refused = session.insert("deep", &nested(levels));
+        assert!(matches!(&refused, Err(FieldError::TooDeep { field }) if field == "deep"), "{refused:?}");
+        assert_eq!(session.get::<serde_json::Value>("deep").unwrap(), Some(nested(127)));
+    }
+    // Many of them beside each other are not deep.
+    session.insert("wide", &vec![Vec::<u8>::new(); 1_000]).unwrap();
+    assert_eq!(session.get::<Vec<Vec<u8>>>("wide").unwrap().unwrap().len(), 1_000);
+}

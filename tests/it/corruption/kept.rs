@@ -363,3 +363,69 @@ async fn damaged_store_in_a_real_folder_is_verified_read_and_salvaged() {
     assert!(matches!(nowhere, Err(cloakroom::OpenError::Io { .. })), "{nowhere:?}");
     assert!(!folder.path().join("nothing").exists());
 }
+
+#[test]
+fn report_of_a_sound_store_counts_what_an_open_finds_closed_or_not() {
+    let lives = Lives::new();
+    for life in 0..3_u8 {
+        lives.live(|store| {
+            for n in 0..10 {
+                drive(store, store.upsert(SessionKey::of(&[n]), vec![life; 500].into(), DAY))
+                    .unwrap()
+                    .unwrap();
+            }
+        });
+    }
+    for closed in [true, false] {
+        if !closed {
+            let store = open(&lives.disk, &lives.options).unwrap().at(Durability::Sync);
+            drive(&store, store.create_as(SessionKey::of(b"last"), vec![9; 500].into(), DAY))
+                .unwrap()
+                .unwrap();
+            (0..5).for_each(|_| store.step());
+            lives.disk.crash();
+        }
+        let report = verify(&lives.disk, &lives.options);
+        assert!(report.is_sound() && report.records_lost == 0 && report.torn_bytes == 0, "{report:?}");
+        let store = open(&lives.disk.copy(1), &lives.options).unwrap();
+        let recovery = store.recovery();
+        assert_eq!((report.records, report.bytes), (recovery.records, recovery.bytes), "closed: {closed}");
+        assert_eq!(report.sessions, recovery.sessions);
+    }
+}
+
+/// The front of the last segment is damaged. What tells whether anything was written behind its last group is whether zeros follow.
+#[test]
+fn damaged_front_of_the_last_segment_costs_nobody_where_nothing_stands_behind_the_end() {
+    let lives = Lives::new();
+    let store = open(&lives.disk, &lives.options).unwrap().at(Durability::Sync);
+    for n in 0..10 {
+        drive(&store, store.create_as(SessionKey::of(&[n]), vec![n; 500].into(), DAY)).unwrap().unwrap();
+    }
+    (0..5).for_each(|_| store.step());
+    lives.disk.crash();
+    drop(store);
+    let name = lives.disk.names().into_iter().find(|name| is_segment(name)).unwrap();
+    let whole = lives.disk.contents(&name).unwrap();
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for (flipped, behind, sessions) in [(None, 0, 10), (Some(20), 0, 10), (None, 7, 10), (Some(20), 7, 0)] {
+        let disk = lives.disk.copy(1);
+        let mut bytes = whole.clone();
+        bytes[end + 4..end + 40].fill(behind);
+        disk.set_contents(&name, &bytes);
+        if let Some(at) = flipped {
+            disk.flip_bit(&name, at, 2).unwrap();
+        }
+        let report = verify(&disk, &lives.options);
+        assert_eq!(report.sessions, sessions, "flipped {flipped:?}, behind {behind}: {report:?}");
+        assert_eq!(report.is_sound(), flipped.is_none());
+        assert_eq!(report.torn_bytes > 0, behind > 0);
+    } // What was set aside behind it is gone, and with it whatever was written there.
+    for kept in [end, end + 47, end + 48] {
+        let disk = lives.disk.copy(1);
+        disk.set_contents(&name, &whole[..kept]);
+        let report = verify(&disk, &lives.options);
+        let is_seen = kept - end >= 48;
+        assert_eq!((report.is_sound(), report.sessions), (false, if is_seen { 10 } else { 0 }), "{report:?}");
+    }
+}

@@ -35,7 +35,7 @@
 //! | [`Durability::Interval`] | kept | kept if older than the interval | kept |
 //! | [`Durability::Buffered`] | what was written before the last moments | the same, synced within about a second | kept |
 //!
-//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, bind and revoke are `Sync`: a logout is never undone. The page
+//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, sign-in, bind and revoke are `Sync`: a logout is never undone. The page
 //! [`what_survives_what`] says the same of every other event: a failing or full disk, damage, clocks that step, panics; what is kept, what is
 //! told, what to do.
 //!

@@ -95,7 +95,7 @@ pub struct Options {
     pub warm_bytes_max: u64,
     /// What create, put, upsert, touch and `set_lifetime` wait for; default `Interval(100 ms)`. Intervals are 1 ms to 1 hour.
     pub durability: Durability,
-    /// What delete, rotate, bind and revoke wait for; default `Sync`, since a logout that a power cut undoes is worse than a slow logout.
+    /// What delete, rotate, sign-in, bind and revoke wait for; default `Sync`, since a logout that a power cut undoes is worse than a slow logout.
     pub delete_durability: Durability,
     /// How sealed segments are read; default `Mapped`.
     pub read_mode: ReadMode,

@@ -11,10 +11,11 @@
 //! | [`Durability::Buffered`] | kept but for the last moments (some 10 ms) | kept but for about the last second | the same | kept |
 //!
 //! What is lost is always an end of the log: if a write is there, so is every write that was acknowledged before it at any durability, to this
-//! session or another. A rotation, and a revocation of however many sessions, is there as a whole or not at all. A write whose future was
+//! session or another. A rotation, a sign-in, and a revocation of however many sessions, is there as a whole or not at all; sessions that gave way to a
+//! sign-in may be gone without it, and it is never there without that. A write whose future was
 //! dropped, or that got [`Error::DurabilityUnknown`], may be there or not; once a later open has found it, it stays.
 //!
-//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, bind and revoke are `Sync`, so that a power cut never undoes a logout, nor makes
+//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, sign-in, bind and revoke are `Sync`, so that a power cut never undoes a logout, nor makes
 //! a later one miss a session.
 //!
 //! The same holds for time. A session is never revived because a clock went back: what had expired when the store last wrote down the time

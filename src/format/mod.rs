@@ -64,8 +64,8 @@
 //!
 //! Flags: 1 exact lifetime (put, rotate, touch), 2 owned (put, rotate), 4 everybody (revoke), 8 spares one (revoke).
 //!
-//! A time of creation is less than 2^32. An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. This version writes no
-//! label; compaction keeps those it finds.
+//! A time of creation is less than 2^32. An instant that is never is 2^48 - 1; an idle period of 0 is none. Only a put and a rotate have a label or a payload. A label is
+//! UTF-8, and goes with an owner; a put, a rotate and compaction keep it.
 //!
 //! # Checksums
 //!

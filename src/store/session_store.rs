@@ -123,6 +123,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// | `rotate` | `None`: one of two moves the session | the other gets `None`, and there is one session |
     /// | `revoke` | `None`, nothing is moved | the session is ended under the new id too; `except` spares only the key it names |
     /// | [`bind`](Self::bind) | the owner moves along | `false`, the owner stays |
+    /// | [`sign_in`](Self::sign_in) | as two rotations: `None` | the other gets `None` |
     ///
     /// # Errors
     ///

@@ -88,6 +88,11 @@ async fn cap_evicts_who_was_idle_for_longest(t: &Tested) {
     sign_in(store, 5, bob().into()).await.unwrap();
     sign_in(store, 6, Binding::to(bob()).at_most(2, AtCap::EvictIdle)).await.unwrap();
     assert_theirs(store, bob(), [5, 6]).await;
+    t.pass(HOUR);
+    store.create_owned_as(key(7), "x".into(), Lifetime::absolute(9 * HOUR), bob().into()).await.unwrap();
+    assert!(store.touch(key(6)).await.unwrap());
+    sign_in(store, 8, Binding::to(bob()).at_most(3, AtCap::EvictIdle)).await.unwrap();
+    assert_theirs(store, bob(), [6, 7, 8]).await;
 }
 
 async fn cap_does_not_count_the_expired_the_revoked_and_the_unbound(t: &Tested) {

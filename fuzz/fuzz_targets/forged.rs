@@ -120,7 +120,10 @@ fn forge(base: &Base, disk: &SimDisk, change: &[u8; 10]) {
         4 => {
             let same: Vec<_> = places.iter().filter(|place| place.0 == form).collect();
             let from = same[byte % same.len()].1 as usize;
-            bytes.copy_within(from..from + len, at);
+            // An earlier change may have cut it off.
+            if from + len <= bytes.len() {
+                bytes.copy_within(from..from + len, at);
+            }
         }
         5 => bytes.truncate(at),
         6 => bytes[at..next].fill(0),

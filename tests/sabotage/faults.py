@@ -339,6 +339,20 @@ FAULTS = [
         '                    (_, Some((entry, _))) if !entry.labelled || entry.owned => "",',
         "label_goes_where_its_session_goes",
     ),
+    Fault(
+        "recovery seals a segment where a watermark says, inside of a group or not",
+        "src/engine/recover.rs",
+        "            scan(&tail.bytes[..below as usize], tail.segment.header(), Trust::Whole, |_| {}).end",
+        "            below",
+        "watermark_inside_of_a_group_leaves_a_store_that_opens_again_with_everybody",
+    ),
+    Fault(
+        "a session that is bound anew moves in the walks that are under way",
+        "src/engine/owners.rs",
+        "                    old.succeed(&key, began(&staged, &header), owner, now);",
+        "                    old.remove(&key);\n                    old.set(&key, began(&staged, &header), owner, now);",
+        "session_that_is_bound_anew_during_a_walk_is_met",
+    ),
     # Events.
     Fault(
         "a session that was handed out is taken although it was written anew",

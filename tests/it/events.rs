@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, AtCap, Binding, Clock, Durability, Event, Events, Lifetime, LogStore, ManualClock, MemoryStore,
-    Missed, Options, OwnerKey, SessionKey, SessionStore, Timestamp, When, Whose, Why,
+    Access, AtCap, Binding, Durability, Event, Events, Lifetime, LogStore, MemoryStore, Missed, OwnerKey,
+    SessionKey, SessionStore, When, Whose, Why,
 };
 
 use crate::moments::run;
+use crate::owned::{ann, key, options};
 use crate::stores::{Tested, defaults, for_every_store};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -30,14 +31,6 @@ for_every_store!(
     two_listeners_hear_the_same_and_one_that_comes_later_hears_what_comes_later,
     listener_hears_the_end_of_the_store,
 );
-
-fn key(n: u32) -> SessionKey {
-    SessionKey::of(&n.to_le_bytes())
-}
-
-fn ann() -> OwnerKey {
-    OwnerKey::of(b"ann")
-}
 
 /// The next event; a store that does not tell it within ten seconds never will.
 async fn next(events: &mut Events) -> Option<Result<Event, Missed>> {
@@ -220,17 +213,6 @@ async fn store_in_memory_that_is_dropped_is_told_as_an_end() {
     let mut events = store.events();
     drop(store);
     assert_eq!(next(&mut events).await, None);
-}
-
-fn options() -> (Options, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-    let options = Options {
-        segment_bytes: 64 << 10,
-        payload_bytes_max: 4_096,
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        ..Options::default()
-    };
-    (options, clock)
 }
 
 fn told_now(events: &mut Events, store: &LogStore) -> Vec<Event> {

@@ -3,17 +3,14 @@
 //! Goal: to refute P1 and P2 for owners. Method: the contract on every store; then, on a simulated disk, the moments at which a revocation might
 //! miss somebody or be forgotten: a late save, a crash, a compaction that drops what it ended, an older version on disk that had no owner.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{
-    Access, Clock, Durability, Lifetime, LogStore, ManualClock, Options, OwnerKey, SessionKey, SessionStore,
-    Timestamp, Whose,
-};
+use cloakroom::{Access, Durability, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore, Whose};
 
 use crate::moments::run;
+use crate::owned::{key, open, options};
 use crate::stores::{Tested, eventually, for_every_store};
 use crate::support::{Replay, seeds};
 
@@ -33,10 +30,6 @@ for_every_store!(
 
 fn owner(n: u8) -> OwnerKey {
     OwnerKey::of(&[n])
-}
-
-fn key(n: u32) -> SessionKey {
-    SessionKey::of(&n.to_le_bytes())
 }
 
 async fn bound(store: &dyn SessionStore, n: u32, whose: Option<u8>) -> SessionKey {
@@ -170,21 +163,6 @@ async fn a_key_that_begins_anew_belongs_to_nobody(t: &Tested) {
     assert_eq!(owner_of(store, key).await, None);
     store.revoke(Whose::Owner(owner(1)), None).await.unwrap();
     assert!(is_there(store, key).await);
-}
-
-fn options() -> (Options, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-    let options = Options {
-        segment_bytes: 64 << 10,
-        payload_bytes_max: 4_096,
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        ..Options::default()
-    };
-    (options, clock)
-}
-
-fn open(disk: &SimDisk, options: &Options) -> LogStore {
-    LogStore::open_by_hand(Arc::new(disk.clone()), options.clone()).unwrap()
 }
 
 fn put(store: &LogStore, n: u32, len: usize, lifetime: Lifetime, whose: Option<u8>) {

@@ -80,6 +80,12 @@ pub struct Options {
     /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files, each of which
     /// stays open; disk use is bounded by twice the live bytes and two of these.
     pub segment_bytes: u32,
+    /// Sealed segments of so many bytes up get a footer, by which the next open knows what they hold without reading them: 0 up; default 1 MiB. Damage in
+    /// such a segment does not stop the open. What it has hit is refused with [`Error::Corrupt`](crate::Error::Corrupt) when it is read, and each such
+    /// segment is read once behind the open, where damage is told by an event of `tracing` and in
+    /// [`Stats::damaged_segments`](crate::Stats::damaged_segments). `u32::MAX` is for who would rather wait for an open that reads everything,
+    /// and refuses all that is damaged.
+    pub footers_from: u32,
     /// The longest payload, in bytes: 1 to an eighth of `segment_bytes`, and at most 8 MiB; default 1 MiB. A session is read and written whole.
     pub payload_bytes_max: u32,
     /// The most sessions, 1 to 2^31; default 2^31. One more is refused with [`Error::TooManySessions`](crate::Error::TooManySessions).
@@ -109,6 +115,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
+            footers_from: 1 << 20,
             payload_bytes_max: 1 << 20,
             sessions_max: 1 << 31,
             anonymous_sessions_max: 1 << 31,
@@ -177,6 +184,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("segment_bytes", &self.segment_bytes)
+            .field("footers_from", &self.footers_from)
             .field("payload_bytes_max", &self.payload_bytes_max)
             .field("sessions_max", &self.sessions_max)
             .field("anonymous_sessions_max", &self.anonymous_sessions_max)

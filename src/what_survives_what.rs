@@ -44,6 +44,8 @@
 //! | damage | what is kept | what is told | what to do |
 //! |---|---|---|---|
 //! | of bytes that are known to have been on the device | all files, as they were | [`OpenError::Damaged`] with folder, file and offset; met later, [`Error::Corrupt`] for that session alone | restore a copy of the folder, or [`LogStore::salvage`] |
+//! | the same, in a segment that is so long that the open goes by its footer ([`Options::footers_from`], 1 MiB) | the same; whoever is not hit is served | the open does not see it: [`Error::Corrupt`] to the read that meets it; within seconds of the open a check of each such segment tells, in the log and by [`Stats::damaged_segments`] | close, then as above |
+//! | of a footer | everything | nothing: its segment is read whole | nothing |
 //! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
 //! | of the manifest | what is certain by the one before it, `MANIFEST.old`, and the segments written since | [`OpenError::Damaged`] | as above |
 //! | a segment is missing, cut short, or another store's | as for damage of all of it | [`OpenError::Damaged`] | as above |
@@ -80,5 +82,7 @@
 //! [`OpenError::Damaged`]: crate::OpenError::Damaged
 //! [`OpenError::Io`]: crate::OpenError::Io
 //! [`OpenError::Locked`]: crate::OpenError::Locked
+//! [`Options::footers_from`]: crate::Options::footers_from
 //! [`ReadMode::Pread`]: crate::ReadMode::Pread
 //! [`Recovery::torn_bytes`]: crate::Recovery::torn_bytes
+//! [`Stats::damaged_segments`]: crate::Stats::damaged_segments

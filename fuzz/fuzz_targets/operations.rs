@@ -81,6 +81,7 @@ impl Pair {
 fn options(clock: &Arc<ManualClock>) -> Options {
     Options {
         segment_bytes: SEGMENT_BYTES,
+        footers_from: 0,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         unwritten_bytes_max: 64 << 10,
         durability: Durability::Buffered,

@@ -54,6 +54,7 @@ pub fn options() -> Options {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000_000)));
     Options {
         segment_bytes: 64 << 10,
+        footers_from: 0,
         payload_bytes_max: 4 << 10,
         unwritten_bytes_max: 64 << 10,
         clock,

@@ -38,7 +38,7 @@ use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::{
-    FORMAT_VERSION, GROUP_HEADER_BYTES, Invalid, Kind, Listed, Manifest, SEGMENT_HEADER_BYTES, Seal,
+    FORMAT_VERSION, Footer, GROUP_HEADER_BYTES, Invalid, Kind, Listed, Manifest, SEGMENT_HEADER_BYTES, Seal,
     SegmentHeader, SegmentKind, checksum, segment_name,
 };
 use crate::id::{Position, SegmentId, Seq};
@@ -46,7 +46,7 @@ use crate::index::{Index, Replay};
 use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
 
 use super::damage::quarantined;
-use super::recover::fold;
+use super::fold::fold;
 use super::survey::{Survey, read_file, survey};
 
 /// A segment with records that count.
@@ -161,7 +161,7 @@ impl Assessment {
     pub(super) fn prove(self, now: Timestamp) -> Proven {
         let mut replay = self.replay;
         let dropped = replay.drop_up_to(self.lost, now);
-        Proven { index: replay.finish(now), dropped }
+        Proven { index: replay.finish(now, 1), dropped }
     }
 
     fn damage(&mut self, file: &str, offset: u32, what: &str) {
@@ -282,7 +282,13 @@ impl Assessment {
         let newer = std::mem::take(&mut self.survey.newer);
         let mut tails = Vec::new();
         for (header, capacity) in open.into_iter().chain(newer.into_iter().map(|header| (header, 0))) {
-            let (file, bytes, mut is_whole) = self.read(disk, &header, u32::MAX)?;
+            let (file, mut bytes, mut is_whole) = self.read(disk, &header, u32::MAX)?;
+            // The current list knows of a seal before there is a footer.
+            if !self.survey.is_current
+                && let Some(end) = Footer::find(&bytes, header.seed())
+            {
+                bytes.truncate(end as usize);
+            }
             // A list that is not current may not know that it was sealed, and the rest given back.
             if is_whole && self.survey.is_current && position(bytes.len()) < capacity {
                 self.damage(&file, position(bytes.len()), "it is shorter than what was set aside for it");

@@ -11,7 +11,7 @@
 //! # The order in which one is sealed
 //!
 //! Every byte synced (the durable position is in a later segment); then length and checksum go into the manifest. A crash in
-//! between leaves it listed without a seal, and recovery reads it as part of the stream.
+//! between leaves it listed without a seal, and recovery reads it as part of the stream. Its unused end is cut off then, and a footer put there.
 
 use std::io;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ impl Engine {
         while !self.stopping.load(Ordering::Acquire) {
             let mut more = true;
             while more && !self.stopping.load(Ordering::Acquire) {
-                more = self.compact();
+                more = self.next_chore() || self.compact();
             }
             self.compactor.wait(COMPACTION_ROUND);
         }
@@ -177,13 +177,14 @@ impl Engine {
         });
         match changed {
             Ok(()) => {
-                for sealed in to_seal.drain(..) {
+                for sealed in &*to_seal {
                     // A record that did not fit left room behind: over many segments that is more than the disk may be used for.
                     if let Err(e) = sealed.trim() {
                         tracing::debug!(error = %e, segment = %sealed.id(), "the unused end of a segment stays until the next open");
                     }
                     sealed.warm_up();
                 }
+                self.want_footers(to_seal.drain(..));
                 if let Some(spare) = spare {
                     self.table.put(&spare);
                     self.log.give_spare(spare);
@@ -247,7 +248,7 @@ impl Engine {
     pub(crate) fn work(&self, work: Work) {
         match work {
             Work::Keep => self.keep(),
-            Work::Compact => drop(self.compact()),
+            Work::Compact => drop((self.next_chore(), self.compact())),
             Work::Write => while self.log.write_next() {},
             Work::Sync => drop(self.log.sync_next()),
         }
@@ -335,5 +336,7 @@ impl Engine {
         if !empty && let Err(e) = active.trim() {
             tracing::debug!(error = %e, "the unused end of the last segment stays until the next open");
         }
+        self.want_footers(left);
+        self.put_footers();
     }
 }

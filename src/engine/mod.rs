@@ -11,6 +11,7 @@
 //! | `owned` | the sessions of an owner: listed, counted, and not more than they may have |
 //! | `compact` | `plan`: which segments; `run`: copy the living, publish, unlink |
 //! | `keeper` | segments to come and segments to seal; the threads; the end |
+//! | `footers`, `chores` | what spares the next open the reading of whole segments, and the check behind it |
 //! | `catalog` | the manifest |
 //! | `reserve` | space for compaction when there is no other |
 //! | `readers` | threads that wait for the disk, so that no async worker does |
@@ -27,9 +28,12 @@
 
 mod assess;
 mod catalog;
+mod chores;
 mod compact;
 mod damage;
 mod expire;
+mod fold;
+mod footers;
 mod keeper;
 mod open;
 mod owned;
@@ -61,6 +65,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, Signal};
 
 use catalog::Catalog;
+use footers::Chore;
 use readers::Readers;
 use reserve::Reserve;
 use turns::Turns;
@@ -102,7 +107,9 @@ pub(crate) struct Engine {
     turns: Turns,
     /// Segments that the stream has left and the catalog does not list as sealed yet.
     to_seal: Mutex<Vec<Arc<Segment>>>,
-    /// Segments that compaction found damaged: they are kept as they are.
+    /// Sealed segments that want a footer, or a check; the last one comes first.
+    chores: Mutex<Vec<Chore>>,
+    /// Segments that were found damaged while the store is open: they are kept as they are.
     damaged: Mutex<Vec<SegmentId>>,
     /// Segments that compaction could not read: they are left alone until there is nothing else to compact.
     unread: Mutex<Vec<SegmentId>>,
@@ -139,6 +146,7 @@ struct Opened {
     table: Table,
     catalog: Catalog,
     reserve: Reserve,
+    chores: Vec<Chore>,
     /// `None` while who opens it holds it.
     lock: Option<Box<dyn Send + Sync>>,
     recovery: Recovery,
@@ -147,8 +155,20 @@ struct Opened {
 
 impl Opened {
     fn engine(self, is_read_only: bool) -> Engine {
-        let Self { options, disk, clock, index, log, table, catalog, reserve, lock, recovery, threads } =
-            self;
+        let Self {
+            options,
+            disk,
+            clock,
+            index,
+            log,
+            table,
+            catalog,
+            reserve,
+            chores,
+            lock,
+            recovery,
+            threads,
+        } = self;
         Engine {
             options,
             disk,
@@ -162,6 +182,7 @@ impl Opened {
             listeners: Listeners::default(),
             turns: Turns::default(),
             to_seal: Mutex::default(),
+            chores: Mutex::new(chores),
             damaged: Mutex::default(),
             unread: Mutex::default(),
             left_behind: Mutex::default(),
@@ -211,12 +232,20 @@ impl Engine {
             syncs: count(&self.log.syncs),
             compacted_bytes: count(&self.counters.compacted_bytes),
             segments: list.len() as u64,
+            damaged_segments: self.damaged.lock().len() as u64,
             index_bytes: self.index.memory_bytes() as u64,
             ..Stats::default()
         };
-        stats.log_bytes = list.iter().map(|s| u64::from(s.written())).sum();
+        stats.log_bytes = list.iter().map(|s| s.disk_bytes()).sum();
         stats.live_bytes = list.iter().filter_map(|s| live.get(&s.id())).sum();
         stats
+    }
+
+    fn found_damaged(&self, id: SegmentId) {
+        let mut damaged = self.damaged.lock();
+        if !damaged.contains(&id) {
+            damaged.push(id);
+        }
     }
 
     /// A write to the list of segments failed.

@@ -20,6 +20,7 @@ use crate::options::{Options, ReadMode};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
 use super::damage::quarantined;
+use super::footers::Chore;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
 use super::reserve::Reserve;
 use super::{Engine, Opened};
@@ -54,7 +55,7 @@ const TORN_FILES_MAX: usize = 4;
 pub struct Recovery {
     /// Log records read.
     pub records: u64,
-    /// Bytes of log read.
+    /// Bytes of log read, footers included.
     pub bytes: u64,
     /// Sessions that were live.
     pub sessions: u64,
@@ -298,17 +299,26 @@ fn start(
         manifest.doubted_ms = clock.doubted_since().as_millis();
     });
     changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;
-    let table = Table::default();
-    for (segment, _) in &found.sealed {
+    let (table, mut chores) = (Table::default(), Vec::new());
+    for (segment, listed) in &found.sealed {
         // What lies above the seal does not count any more. That it stays there for now costs space alone.
         if let Err(e) = segment.trim() {
             tracing::warn!(error = %e, segment = %segment.id(), "the unused end of a segment could not be cut off");
         }
-        table.put(segment);
+        let Some(seal) = listed.seal else { continue };
+        let chore = Chore { segment: Arc::clone(segment), seal };
+        if chore.is_check() {
+            table.put(&Arc::new(segment.unmapped()));
+        } else {
+            table.put(segment);
+        }
+        if seal.len >= options.footers_from {
+            chores.push(chore);
+        }
     }
     table.put(&active);
     // What only a doubtful time has ended stays, expired, to be deleted or to come back.
-    let index = found.replay.finish(clock.mark());
+    let index = found.replay.finish(clock.mark(), found.workers);
     let recovery = Recovery {
         records: found.records,
         bytes: found.bytes,
@@ -321,7 +331,7 @@ fn start(
     let log = Log::new(Arc::clone(&clock), active, next_seq, options.segment_bytes, room);
     let lock = None;
     let opened =
-        Opened { options, disk, clock, index, log, table, catalog, reserve, lock, recovery, threads };
+        Opened { options, disk, clock, index, log, table, catalog, reserve, chores, lock, recovery, threads };
     let engine = Arc::new(opened.engine(false));
     engine.balance_warmth();
     Ok(engine)

@@ -2,7 +2,8 @@
 //!
 //! # The stream's end
 //!
-//! Sealed segments were synced as a whole before the manifest said so: anything invalid in them is damage (P7). The segments that
+//! Sealed segments were synced as a whole before the manifest said so: anything invalid in them is damage (P7). Of those with a footer that
+//! is taken instead, and the rest is seen later (the head of [`footers`](super::footers) has the argument). The segments that
 //! are listed without a seal are the end of the stream. They are read in order; the first place where no valid group stands,
 //! in a segment whose last group does not hand over to the next, is the *end*. Let W be the latest watermark of any group before it.
 //!
@@ -24,15 +25,16 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::{Kind, Listed, Manifest, Placed, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seal};
-use crate::format::{RecordHeader, segment_name};
-use crate::id::{Address, Position, SegmentId, Seq};
-use crate::index::{Entry, Replay, Revocation};
+use crate::format::{Listed, Manifest, Placed, SEGMENT_HEADER_BYTES, Seal, segment_name};
+use crate::id::{Position, SegmentId, Seq};
+use crate::index::Replay;
 use crate::log::{CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, scan};
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
 
 use super::catalog::{Catalog, write_new};
+use super::fold::fold;
+use super::footers::fold_footer;
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";
@@ -47,6 +49,8 @@ pub(super) struct Recovered {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) torn_bytes: u64,
+    /// Threads that may be at work at once.
+    pub(super) workers: usize,
 }
 
 /// A segment of the stream's end.
@@ -75,6 +79,7 @@ pub(super) fn recover(
         records: 0,
         bytes: 0,
         torn_bytes: 0,
+        workers,
     };
     let mapped = options.read_mode == ReadMode::Mapped;
     let mut open = Vec::new();
@@ -85,11 +90,12 @@ pub(super) fn recover(
     }
     let replay = &recovered.replay;
     let scans = for_each(&recovered.sealed, workers, |(segment, listed)| match listed.seal {
-        Some(seal) => read_sealed(replay, segment, seal),
-        None => Ok(Scanned::start()),
+        Some(seal) => read_sealed(replay, segment, seal, options.footers_from),
+        None => Ok((Scanned::start(), 0)),
     });
-    for scanned in scans {
-        recovered.note(&scanned?);
+    for read in scans {
+        let (scanned, bytes) = read?;
+        recovered.note(&scanned, bytes);
     }
     recovered.stream(disk, options, catalog, &open)?;
     Ok(recovered)
@@ -119,15 +125,26 @@ fn open_listed(
     }
 }
 
-/// Folds a sealed segment in, which must be whole.
-fn read_sealed(replay: &Replay, segment: &Segment, seal: Seal) -> Result<Scanned, OpenError> {
+/// Folds a sealed segment in, which must be whole, or its footer; says how many bytes it read.
+fn read_sealed(
+    replay: &Replay,
+    segment: &Segment,
+    seal: Seal,
+    footers_from: u32,
+) -> Result<(Scanned, u64), OpenError> {
     let name = segment_name(segment.id());
     let damaged = |offset: u32, what: &str| OpenError::damaged(&name, offset, what);
     if segment.written() < seal.len {
         return Err(damaged(segment.written(), "it is shorter than the manifest says"));
     }
+    let read = |e| OpenError::io(format!("read {name}"))(e);
+    if seal.len >= footers_from
+        && let Some(by_footer) = fold_footer(replay, segment, seal).map_err(read)?
+    {
+        return Ok(by_footer);
+    }
     segment.warm_up();
-    let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
+    let bytes = segment.whole(seal.len).map_err(read)?;
     // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
     let whole = segment.cut(&bytes) == seal;
     let scanned =
@@ -138,15 +155,15 @@ fn read_sealed(replay: &Replay, segment: &Segment, seal: Seal) -> Result<Scanned
     if !whole || scanned.end != seal.len {
         return Err(damaged(scanned.end, "its checksum is not what the manifest says"));
     }
-    Ok(scanned)
+    Ok((scanned, seal.len.into()))
 }
 
 impl Recovered {
-    fn note(&mut self, scanned: &Scanned) {
+    fn note(&mut self, scanned: &Scanned, bytes: u64) {
         self.time = self.time.max(scanned.time);
         self.next_seq = self.next_seq.max(scanned.next_seq);
         self.records += scanned.records;
-        self.bytes += u64::from(scanned.end);
+        self.bytes += bytes;
     }
 
     /// Folds the unsealed end of the stream in.
@@ -174,7 +191,7 @@ impl Recovered {
         let kept = &mut tails[..=reached];
         let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);
         for tail in &*kept {
-            self.note(&tail.scanned);
+            self.note(&tail.scanned, tail.scanned.end.into());
         }
         for tail in &mut *kept {
             tail.cut = cut_at(tail, watermark);
@@ -253,41 +270,6 @@ impl Recovered {
                 tracing::warn!(error = %e, file = name, "no copy of it could be kept");
             }
         }
-    }
-}
-
-/// Folds one record in; `moved` is its address if it is not where it was found.
-pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
-    let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
-    match kind {
-        Kind::Put | Kind::Rotate => {
-            let address =
-                moved.unwrap_or(Address { segment, offset: placed.offset, len: placed.header.len() });
-            let rotated = kind == Kind::Rotate;
-            let owner = placed.body.owner;
-            let entry = Entry {
-                address,
-                rotated,
-                owned: owner.is_some(),
-                labelled: placed.header.label_len > 0,
-                version: seq,
-                deadlines,
-                created_s,
-                touched_in: None,
-            };
-            replay.content(&key, entry, owner, deadline_seq);
-        }
-        Kind::Touch => replay.touch(&key, seq, deadline_seq, segment, deadlines),
-        Kind::Delete => {
-            replay.tombstone(&key, seq, segment, deadlines.expires_at, RECORD_HEADER_BYTES);
-        }
-        Kind::Revoke => {
-            let revocation = Revocation { owner: placed.header.revoked(), seq, spared: placed.body.spared };
-            replay.revocation(&key, revocation, segment, deadlines.expires_at, placed.header.len());
-        }
-    }
-    if let Some(rotated) = &placed.body.rotated {
-        replay.tombstone(&rotated.old_key, seq, segment, rotated.hides_until, RECORD_HEADER_BYTES);
     }
 }
 

@@ -128,9 +128,9 @@ pub(crate) fn open_read_only(
     recovery.took = options.clock.uptime().saturating_sub(started);
     let catalog = Catalog::new(Arc::clone(disk), manifest);
     let (disk, reserve) = (Arc::clone(disk), Reserve::missing(Arc::clone(disk), 0));
-    let (index, lock) = (proven.index, Some(lock));
+    let (index, chores, lock) = (proven.index, Vec::new(), Some(lock));
     let opened =
-        Opened { options, disk, clock, index, log, table, catalog, reserve, lock, recovery, threads };
+        Opened { options, disk, clock, index, log, table, catalog, reserve, chores, lock, recovery, threads };
     let engine = Arc::new(opened.engine(true));
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)

@@ -35,6 +35,33 @@
 //! The *watermark* is the place in the stream up to which everything was on the device when the group was built. In a copy segment
 //! it is 0, and so is the next sequence number.
 //!
+//! # Footer
+//!
+//! What may stand behind the length of a sealed segment that the manifest names: what a scan of that length would tell of its records. It is a
+//! hint: a store that has none, or one that does not hold, is read whole.
+//!
+//! ```text
+//!  0  magic "CLOAKFTR"          8      20  checksum of it      4
+//!  8  length of body            4      24  zero                4
+//! 12  checksum of body          4      28  checksum of 0..28   4
+//! 16  length of the segment     4      32  body
+//! ```
+//!
+//! The body begins with the latest store time (8), the next sequence number (8) and the number of records (4); then comes a line for each record,
+//! in any order:
+//!
+//! ```text
+//!  0  kind, and flags times 16  1       numbers, back to back:
+//!  1  length of label           1       1 offset in the segment +    5 created at +
+//!  2  length of front           1       2 length of body             6 expires at +
+//!  3  lengths of the numbers,           3 sequence number +          7 absolute end: 0 is never, else 1 more
+//!     4 bits each, first lowest 4       4 of its deadline: by how      than from expires at
+//!  7  key                      32         much more                  8 idle period
+//! 39  numbers                           then the front: the body before the label
+//!
+//! +: the difference d from the line before, from 0 in the first: 2d, or where d is negative -2d - 1
+//! ```
+//!
 //! # Record
 //!
 //! ```text
@@ -70,7 +97,7 @@
 //! # Checksums
 //!
 //! CRC-32 as in zlib, continued from a start value: 0 for the segment's header, a record's body and the manifest, [`Seed::at`] of its
-//! offset for the header of a group or a record.
+//! offset for the header of a group, a record or a footer.
 //!
 //! # Validity
 //!
@@ -105,6 +132,7 @@
 //!
 //! The capacity is what was set aside for the segment when it was made.
 
+mod footer;
 mod group;
 mod manifest;
 #[cfg(feature = "sim")]
@@ -112,6 +140,7 @@ pub mod probe;
 mod record;
 mod segment;
 
+pub(crate) use footer::{FOOTER_HEADER_BYTES, Footer, FooterWriter};
 pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
 pub(crate) use manifest::{Listed, Manifest, Seal};
 pub(crate) use record::{
@@ -186,6 +215,18 @@ impl<'a> Take<'a> {
 
     pub(crate) fn u64(&mut self) -> Result<u64, Invalid> {
         self.bytes().map(u64::from_le_bytes)
+    }
+
+    /// A number of `len` bytes.
+    pub(crate) fn number(&mut self, len: u32) -> Result<u64, Invalid> {
+        // Eight bytes at once where there are as many: it costs no call.
+        if let (Some(eight), 1..8) = (self.0.first_chunk(), len) {
+            self.0 = &self.0[len as usize..];
+            return Ok(u64::from_le_bytes(*eight) & ((1 << (8 * len)) - 1));
+        }
+        let mut bytes = [0; 8];
+        bytes.get_mut(..len as usize).ok_or(Invalid::Field)?.copy_from_slice(self.slice(len as usize)?);
+        Ok(u64::from_le_bytes(bytes))
     }
 }
 

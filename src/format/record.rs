@@ -27,6 +27,7 @@ const FLAG_EXACT: u8 = 1;
 const FLAG_OWNED: u8 = 2;
 const FLAG_ALL: u8 = 4;
 const FLAG_SPARES: u8 = 8;
+const FLAGS: u8 = FLAG_EXACT | FLAG_OWNED | FLAG_ALL | FLAG_SPARES;
 
 /// What a record means; the module's head has the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,11 +41,11 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Whether its record has a payload, and may have a label and an owner.
-    const fn has_content(self) -> bool {
+    pub(super) const fn has_content(self) -> bool {
         matches!(self, Self::Put | Self::Rotate)
     }
 
-    const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u8 {
         match self {
             Self::Put => 1,
             Self::Touch => 2,
@@ -54,7 +55,7 @@ impl Kind {
         }
     }
 
-    const fn of(number: u8) -> Option<Self> {
+    pub(super) const fn of(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Put),
             2 => Some(Self::Touch),
@@ -156,14 +157,10 @@ impl RecordHeader {
     }
 
     pub(crate) fn encode(&self, seed: Seed, offset: u32) -> [u8; RECORD_HEADER_BYTES as usize] {
-        let flag = |on, flag| if on { flag } else { 0 };
         let mut bytes = [0; RECORD_HEADER_BYTES as usize];
         Lay::new(&mut bytes)
             .u8(self.kind.number())
-            .u8(flag(self.deadlines.exact, FLAG_EXACT)
-                | flag(self.owned, FLAG_OWNED)
-                | flag(self.all, FLAG_ALL)
-                | flag(self.spares, FLAG_SPARES))
+            .u8(self.flags())
             .u8(self.label_len)
             .u8(0)
             .u32(self.body_len)
@@ -198,27 +195,13 @@ impl RecordHeader {
             idle_ms,
             absolute_at: instant(absolute_ms)?,
             expires_at: instant(expires_ms)?,
-            exact: flags & FLAG_EXACT != 0,
+            exact: false,
         };
-        if flags & !flags_of(kind) != 0
-            || (label_len != 0 && !kind.has_content())
-            || zero != 0
-            || body_len > RECORD_BYTES_MAX - RECORD_HEADER_BYTES
-            || deadlines.expires_at > deadlines.absolute_at
-            || !deadlines.idle_is_whole()
-            || seq.0 == 0
-            || deadline_seq < seq
-            || deadline_seq.0 >= SEQ_END
-            || !unused_is_unset(kind, created_s, &deadlines)
-            || (kind == Kind::Revoke && !names_whom(flags & FLAG_ALL != 0, &key))
-        {
-            return Err(Invalid::Field);
-        }
-        Ok(Self {
+        let mut header = Self {
             kind,
-            owned: flags & FLAG_OWNED != 0,
-            all: flags & FLAG_ALL != 0,
-            spares: flags & FLAG_SPARES != 0,
+            owned: false,
+            all: false,
+            spares: false,
             label_len,
             body_len,
             seq,
@@ -227,7 +210,39 @@ impl RecordHeader {
             created_s,
             deadlines,
             body_crc,
-        })
+        };
+        header.set_flags(flags);
+        let is_whole = flags & !FLAGS == 0 && zero == 0 && header.is_sound();
+        if is_whole { Ok(header) } else { Err(Invalid::Field) }
+    }
+
+    /// Whether its fields are such as a store writes.
+    pub(super) fn is_sound(&self) -> bool {
+        let Self { kind, deadlines, label_len, seq, deadline_seq, .. } = self;
+        self.flags() & !flags_of(*kind) == 0
+            && (*label_len == 0 || kind.has_content())
+            && self.body_len <= RECORD_BYTES_MAX - RECORD_HEADER_BYTES
+            && deadlines.expires_at <= deadlines.absolute_at
+            && deadlines.idle_is_whole()
+            && seq.0 != 0
+            && deadline_seq >= seq
+            && deadline_seq.0 < SEQ_END
+            && unused_is_unset(*kind, self.created_s, deadlines)
+            && (*kind != Kind::Revoke || names_whom(self.all, &self.key))
+    }
+
+    pub(super) fn set_flags(&mut self, flags: u8) {
+        let has = |flag| flags & flag != 0;
+        (self.owned, self.all, self.spares) = (has(FLAG_OWNED), has(FLAG_ALL), has(FLAG_SPARES));
+        self.deadlines.exact = has(FLAG_EXACT);
+    }
+
+    pub(super) fn flags(&self) -> u8 {
+        let flag = |on, flag| if on { flag } else { 0 };
+        flag(self.deadlines.exact, FLAG_EXACT)
+            | flag(self.owned, FLAG_OWNED)
+            | flag(self.all, FLAG_ALL)
+            | flag(self.spares, FLAG_SPARES)
     }
 }
 
@@ -257,7 +272,7 @@ const fn flags_of(kind: Kind) -> u8 {
 }
 
 /// The time that these milliseconds name.
-fn instant(ms: u64) -> Result<Timestamp, Invalid> {
+pub(super) fn instant(ms: u64) -> Result<Timestamp, Invalid> {
     Some(Timestamp::from_millis(ms)).filter(|t| t.as_millis() == ms).ok_or(Invalid::Field)
 }
 

@@ -8,6 +8,7 @@ use crate::lifetime::Deadlines;
 
 use super::*;
 
+mod footers;
 mod forged;
 #[cfg(feature = "sim")]
 mod probed;

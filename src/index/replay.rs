@@ -32,7 +32,7 @@ use super::{Entry, Index, Shard};
 use crate::clock::Timestamp;
 use crate::id::{OwnerKey, SegmentId, Seq, SessionKey};
 use crate::lifetime::Deadlines;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, for_each};
 
 /// An index in the making. Threads may share it; they wait for each other only where their keys meet in a shard. Where there are
 /// millions of records, give them grouped by shard: one shard's table fits a processor's cache, all of them do not (measured at 10 M:
@@ -100,16 +100,17 @@ impl Replay {
     }
 
     /// The index of the sessions that live at `now`, and of those that ended while an older version on disk lives on: expiry hands
-    /// these to the engine for their tombstones.
-    pub(crate) fn finish(self, now: Timestamp) -> Index {
+    /// these to the engine for their tombstones. Up to `workers` threads make it.
+    pub(crate) fn finish(self, now: Timestamp, workers: usize) -> Index {
         let count = Arc::default();
-        let (revocations, mut promised) = (self.revocations.into_inner(), Timestamp::default());
-        let finish = |fold: Mutex<Fold>| {
-            let fold = fold.into_inner();
-            promised = promised.max(fold.promised);
-            Mutex::new(fold.finish(now, Arc::clone(&count), &revocations))
-        };
-        let shards = self.shards.into_iter().map(finish).collect();
+        let revocations = self.revocations.into_inner();
+        let shards = for_each(&self.shards, workers, |fold| {
+            let fold = std::mem::replace(&mut *fold.lock(), Fold::new(now));
+            let promised = fold.promised;
+            (promised, fold.finish(now, Arc::clone(&count), &revocations))
+        });
+        let promised = shards.iter().map(|(promised, _)| *promised).max().unwrap_or_default();
+        let shards = shards.into_iter().map(|(_, shard)| Mutex::new(shard)).collect();
         // Those that were read have been carried out.
         Index::of(shards, Revocations::promising(promised), count)
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, Map};
 use crate::format::{
-    Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader, SegmentKind, checksum, segment_name,
+    FOOTER_HEADER_BYTES, Footer, Invalid, Listed, SEGMENT_HEADER_BYTES, Seal, Seed, SegmentHeader,
+    SegmentKind, checksum, segment_name,
 };
 use crate::id::{Address, SegmentId};
 use crate::sync::Mutex;
@@ -16,6 +17,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The shortest segment that the stream goes on in on a disk that is nearly full: room for a hundred deletes.
 pub(crate) const STREAM_BYTES_MIN: u32 = 16 << 10;
+
+/// A segment is checked in pieces of this length.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A segment of the log.
 pub(crate) struct Segment {
@@ -28,6 +32,8 @@ pub(crate) struct Segment {
     written: AtomicU32,
     /// Checksum of those bytes.
     crc: Mutex<crc32fast::Hasher>,
+    /// Length of the footer that stands behind them, for all that read this file.
+    footer: Arc<AtomicU32>,
 }
 
 impl Segment {
@@ -66,7 +72,7 @@ impl Segment {
         let crc = Mutex::new(Self::start(&*file, &header)?);
         let map = if mapped { file.map()? } else { None };
         let written = AtomicU32::new(SEGMENT_HEADER_BYTES);
-        Ok(Arc::new(Self { header, file, map, capacity, written, crc }))
+        Ok(Arc::new(Self { header, file, map, capacity, written, crc, footer: Arc::default() }))
     }
 
     /// Makes a segment for the stream, of `capacity` bytes; a shorter one, but of `least` bytes, where the disk has no room for that.
@@ -121,14 +127,15 @@ impl Segment {
             return Ok(Err(Invalid::Field));
         }
         let map = if mapped { file.map()? } else { None };
-        let crc = Mutex::new(crc32fast::Hasher::new());
-        Ok(Ok(Arc::new(Self { header, file, map, capacity: len, written: AtomicU32::new(len), crc })))
+        let (crc, footer) = (Mutex::new(crc32fast::Hasher::new()), Arc::default());
+        let written = AtomicU32::new(len);
+        Ok(Ok(Arc::new(Self { header, file, map, capacity: len, written, crc, footer })))
     }
 
     /// A segment of which what counts ends at `end`, to be read through the file alone. Whether the file is that segment's, each read checks.
     pub(crate) fn to_read(header: SegmentHeader, file: Arc<dyn DiskFile>, end: u32) -> Self {
-        let crc = Mutex::new(crc32fast::Hasher::new());
-        Self { header, file, map: None, capacity: end, written: AtomicU32::new(end), crc }
+        let (crc, footer) = (Mutex::new(crc32fast::Hasher::new()), Arc::default());
+        Self { header, file, map: None, capacity: end, written: AtomicU32::new(end), crc, footer }
     }
 
     /// The same segment, to be read through the file alone.
@@ -140,6 +147,7 @@ impl Segment {
             capacity: self.capacity,
             written: AtomicU32::new(self.written()),
             crc: Mutex::new(self.crc.lock().clone()),
+            footer: Arc::clone(&self.footer),
         }
     }
 
@@ -211,7 +219,61 @@ impl Segment {
 
     /// Gives space back that was set aside and is not used.
     pub(crate) fn trim(&self) -> io::Result<()> {
-        self.file.truncate(self.written().into())
+        self.file.truncate(self.disk_bytes())
+    }
+
+    /// What it takes on the disk once it was trimmed.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        u64::from(self.written()) + u64::from(self.footer_bytes())
+    }
+
+    pub(crate) fn footer_bytes(&self) -> u32 {
+        self.footer.load(Ordering::Acquire)
+    }
+
+    /// Puts a footer behind what is written, which was trimmed; not durably, since a footer is a hint. If there is no room for it, there is none.
+    pub(crate) fn put_footer(&self, footer: &[u8]) -> io::Result<()> {
+        let end = self.written();
+        self.file.write_at(end.into(), footer).inspect_err(|_| drop(self.file.truncate(end.into())))?;
+        self.footer.store(u32::try_from(footer.len()).unwrap_or(u32::MAX), Ordering::Release);
+        Ok(())
+    }
+
+    /// The bytes of the footer that stands behind what counts of a segment that was opened, if there is one and its header holds.
+    pub(crate) fn read_footer(&self, seal: Seal) -> io::Result<Option<Vec<u8>>> {
+        let Some(left) = self.capacity.checked_sub(seal.len) else { return Ok(None) };
+        let mut header = [0; FOOTER_HEADER_BYTES];
+        if (left as usize) < header.len() {
+            return Ok(None);
+        }
+        self.file.read_at(seal.len.into(), &mut header)?;
+        match Footer::len(&header, self.seed(), seal) {
+            Ok(len) if len <= left as usize => {
+                let mut bytes = vec![0; len];
+                self.file.read_at(seal.len.into(), &mut bytes)?;
+                Ok(Some(bytes))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// For a segment that was opened, not written: forgets what lies above its seal but for a footer of this length.
+    pub(crate) fn keep_footer(&self, seal: Seal, footer: usize) {
+        self.written.store(seal.len, Ordering::Release);
+        self.footer.store(u32::try_from(footer).unwrap_or(u32::MAX), Ordering::Release);
+    }
+
+    /// The checksum of all that is written, read through the file piece by piece: this waits for the disk.
+    pub(crate) fn checksum(&self) -> io::Result<u32> {
+        let mut crc = crc32fast::Hasher::new();
+        let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
+        while at < self.written() {
+            let len = piece.len().min((self.written() - at) as usize);
+            self.file.read_at(at.into(), &mut piece[..len])?;
+            crc.update(&piece[..len]);
+            at += u32::try_from(len).map_err(io::Error::other)?;
+        }
+        Ok(crc.finalize())
     }
 
     /// The bytes of a record that is written, if the segment is warm.

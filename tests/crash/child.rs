@@ -27,7 +27,13 @@ pub fn options() -> Options {
         Ok("pread") => ReadMode::Pread,
         _ => ReadMode::Mapped,
     };
-    Options { segment_bytes: 256 << 10, payload_bytes_max: 8_192, read_mode, ..Options::default() }
+    Options {
+        segment_bytes: 256 << 10,
+        payload_bytes_max: 8_192,
+        footers_from: 0,
+        read_mode,
+        ..Options::default()
+    }
 }
 
 pub fn key(number: u64) -> SessionKey {

@@ -20,6 +20,7 @@ const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 fn small_segments() -> Options {
     Options {
         segment_bytes: 64 << 10,
+        footers_from: 0,
         payload_bytes_max: 8 << 10,
         compaction_bytes_per_second: 1 << 30,
         ..defaults()

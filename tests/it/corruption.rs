@@ -35,8 +35,9 @@ fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     disk.names().into_iter().map(|name| (name.clone(), disk.contents(&name).unwrap())).collect()
 }
 
+/// Strictly, and reading everything: what an open by footers does not see is told later.
 fn open(disk: &SimDisk, options: &Options) -> Result<LogStore, OpenError> {
-    LogStore::open_by_hand(Arc::new(disk.clone()), options.clone())
+    LogStore::open_by_hand(Arc::new(disk.clone()), Options { footers_from: u32::MAX, ..options.clone() })
 }
 
 fn read_only(disk: &SimDisk, options: &Options) -> LogStore {

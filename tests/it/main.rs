@@ -32,6 +32,8 @@ mod failures;
 mod fields;
 /// Who has the folder.
 mod fight;
+/// What stands behind sealed segments, and an open by it.
+mod footers;
 /// Files whose checksums hold and whose numbers no store writes.
 mod forged;
 /// Folders that stores of each format version left.

@@ -174,6 +174,7 @@ async fn no_token_is_in_any_file_line_or_message() {
     tracing::subscriber::set_global_default(subscriber.with_writer(move || writer.clone()).finish()).unwrap();
     let options = Options {
         segment_bytes: 64 << 10,
+        footers_from: 0,
         payload_bytes_max: 4_096,
         durability: Durability::Buffered,
         ..defaults()
@@ -193,6 +194,7 @@ async fn no_token_is_in_any_file_line_or_message() {
     printed.error(&store.touch(SessionId::random().unwrap().key()).await.err().unwrap_or(Error::Closed));
     search.check_folder(&path);
     damage(&path);
+    let options = Options { footers_from: u32::MAX, ..options };
     printed.debug(&LogStore::verify(&path, options.clone()).await.unwrap());
     printed.error(&LogStore::open(&path, options.clone()).await.unwrap_err());
     printed.debug(&LogStore::salvage(&path, options).await.unwrap());

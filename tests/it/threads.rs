@@ -25,7 +25,7 @@ const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 type Allowed = BTreeMap<u64, Vec<u64>>;
 
 fn options() -> Options {
-    Options { segment_bytes: 64 << 10, payload_bytes_max: 8_192, ..Options::default() }
+    Options { segment_bytes: 64 << 10, payload_bytes_max: 8_192, footers_from: 0, ..Options::default() }
 }
 
 fn key(number: u64) -> SessionKey {

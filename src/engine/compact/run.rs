@@ -138,7 +138,7 @@ impl Engine {
                 segment.whole(segment.written()).inspect_err(|_| self.unread.lock().push(segment.id()))?;
             let Some(found) = self.copy_living(segment, &bytes, victims, later, &mut writer) else {
                 tracing::error!(segment = %segment.id(), "a segment is damaged; compaction leaves it alone");
-                self.damaged.lock().push(segment.id());
+                self.found_damaged(segment.id());
                 return Ok(false);
             };
             if found? == Pace::Stop {
@@ -166,6 +166,9 @@ impl Engine {
             self.publish(moved);
         }
         self.unlink(victims);
+        if !on_reserve {
+            self.want_footers(copies);
+        }
         Ok(true)
     }
 
@@ -287,6 +290,8 @@ impl Engine {
             self.sweep_revoked();
         }
         self.table.remove(victims);
+        // Who holds a segment holds its space.
+        self.chores.lock().retain(|chore| !victims.contains(&chore.segment.id()));
         for id in victims {
             self.index.forget_segment(*id);
             self.remove_file(*id);

@@ -313,7 +313,7 @@ impl Life {
                 }
             }
         }
-        let index = replay.finish(now);
+        let index = replay.finish(now, 1);
         (0..Index::SHARDS).for_each(|shard| check(&index.lock_shard(shard)));
         index
     }
@@ -417,7 +417,7 @@ fn ended_session_with_an_older_version_on_disk_stays_until_it_has_its_tombstone(
     put(1, 2, 2, 1_000);
     put(1, 1, 1, 90_000);
     put(2, 2, 3, 1_000);
-    let index = replay.finish(at(5_000));
+    let index = replay.finish(at(5_000), 1);
     assert_eq!(index.len(), 1);
     let expired = index.lock(&key(1)).expire(at(6_000), 10, false);
     assert_eq!(expired.outlived.len(), 1);
@@ -430,7 +430,7 @@ fn tombstone_counts_only_while_it_hides_something() {
     let replay = Replay::new(at(1_000));
     replay.tombstone(&key(1), Seq(1), SegmentId(1), at(1_000), 96);
     replay.tombstone(&key(2), Seq(2), SegmentId(2), at(1_001), 40);
-    assert_eq!(replay.finish(at(1_000)).live_bytes(), HashMap::from([(SegmentId(2), 40)]));
+    assert_eq!(replay.finish(at(1_000), 1).live_bytes(), HashMap::from([(SegmentId(2), 40)]));
 }
 
 /// What is left of a session may be a version from before it was bound: a touch of a later one, which was dropped, does not make that live on.
@@ -451,7 +451,7 @@ fn touch_of_a_content_that_is_gone_moves_no_older_one() {
             put();
             touch();
         }
-        let index = replay.finish(at(0));
+        let index = replay.finish(at(0), 1);
         assert_eq!(index.lock(&key(1)).get(&key(1)).unwrap().deadlines.expires_at, at(1_000));
     }
 }

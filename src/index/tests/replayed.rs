@@ -20,7 +20,7 @@ fn older_version_outlives_a_session_only_while_it_has_not_ended_itself() {
         let replay = Replay::new(at(0));
         put(&replay, 1, 3_000);
         put(&replay, 2, 1_000);
-        assert_eq!(counts(&replay.finish(at(now_ms))), expected, "{now_ms}");
+        assert_eq!(counts(&replay.finish(at(now_ms), 1)), expected, "{now_ms}");
     }
 }
 
@@ -31,7 +31,7 @@ fn older_version_is_forgotten_in_replay_once_a_touch_lives_as_long() {
         put(&replay, 1, 3_000);
         put(&replay, 2, 1_000);
         replay.touch(&key(1), Seq(2), Seq(3), SegmentId(2), deadlines(at(touch_ms)));
-        assert_eq!(counts(&replay.finish(at(0))), (1, outlived), "{touch_ms}");
+        assert_eq!(counts(&replay.finish(at(0), 1)), (1, outlived), "{touch_ms}");
     }
 }
 
@@ -44,7 +44,7 @@ fn older_version_that_a_tombstone_does_not_end_is_kept_beside_a_longer_one_that_
             put(&replay, version, if version == 1 { 9_000 } else { 10_000 - version * 900 });
         }
         replay.tombstone(&key(1), Seq(5), SegmentId(2), at(9_000), 96);
-        let index = replay.finish(at(0));
+        let index = replay.finish(at(0), 1);
         assert_eq!(index.lock(&key(1)).hides_until(&key(1)), at(2_800), "{order:?}");
     }
 }
@@ -60,7 +60,7 @@ fn sessions_that_nothing_later_names_are_dropped_and_the_living_among_them_are_c
     replay.touch(&key(2), Seq(2), Seq(7), SegmentId(2), deadlines(at(9_500)));
     assert_eq!(replay.drop_up_to(Seq(5), at(4_000)), 3, "the third has ended");
     assert_eq!(replay.drop_up_to(Seq(5), at(4_000)), 0);
-    let index = replay.finish(at(4_000));
+    let index = replay.finish(at(4_000), 1);
     let left: Vec<_> = (1..=6).filter(|number| index.get(&key(*number)).is_some()).collect();
     assert_eq!((left, index.len()), (vec![2, 6], 2));
     (0..Index::SHARDS).for_each(|shard| check(&index.lock_shard(shard)));
@@ -91,7 +91,7 @@ fn newest_touch_counts_in_whatever_order_content_touches_and_tombstones_are_read
                 _ => replay.tombstone(&key(1), Seq(3), SegmentId(2), at(9_000), 96),
             }
         }
-        let index = replay.finish(at(0));
+        let index = replay.finish(at(0), 1);
         let expires_at = index.get(&key(1)).map(|entry| entry.deadlines.expires_at);
         assert_eq!((expires_at, counts(&index)), (Some(at(7_000)), (1, 0)), "{order:?}");
     }
@@ -110,7 +110,7 @@ fn touch_that_a_copy_does_not_carry_keeps_its_segment() {
         if !copy_first {
             copy();
         }
-        let found = replay.finish(at(0)).get(&key(1)).unwrap();
+        let found = replay.finish(at(0), 1).get(&key(1)).unwrap();
         assert_eq!((found.address.segment, found.touched_in), (SegmentId(3), Some(SegmentId(2))));
         assert_eq!(found.deadlines.expires_at, at(6_000));
     }

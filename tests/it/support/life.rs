@@ -125,6 +125,7 @@ impl Life {
         let clock = Arc::new(ManualClock::at(wall));
         let options = Options {
             segment_bytes: SEGMENT_BYTES,
+            footers_from: 0,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ..Options::default()

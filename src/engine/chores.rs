@@ -1,0 +1,62 @@
+//! What is done for sealed segments behind the operations: a footer for each that wants one, a check of each that an open took on its footer's word.
+//!
+//! The head of [`footers`](super::footers) has the argument. Nothing waits for a chore, and no promise does.
+
+use std::sync::Arc;
+
+use crate::log::Segment;
+
+use super::Engine;
+use super::footers::Chore;
+
+impl Engine {
+    /// Notes that segments which are sealed and trimmed have no footer yet.
+    pub(super) fn want_footers(&self, sealed: impl IntoIterator<Item = Arc<Segment>>) {
+        let long = sealed.into_iter().filter(|s| s.written() >= self.options.footers_from);
+        self.chores.lock().extend(long.map(|segment| {
+            let seal = segment.seal();
+            Chore { segment, seal }
+        }));
+    }
+
+    /// Does one of the chores, unless the disk is too full; says whether it did.
+    pub(super) fn next_chore(&self) -> bool {
+        if self.log.is_pressed() || self.log.poisoned().is_some() {
+            return false;
+        }
+        let Some(chore) = self.chores.lock().pop() else { return false };
+        if chore.is_check() {
+            self.check(&chore);
+        } else {
+            chore.put_footer();
+        }
+        true
+    }
+
+    /// Writes the footers that are missing, at the end of the store.
+    pub(super) fn put_footers(&self) {
+        if self.log.is_pressed() {
+            return;
+        }
+        let chores = std::mem::take(&mut *self.chores.lock());
+        chores.iter().filter(|chore| !chore.is_check()).for_each(Chore::put_footer);
+    }
+
+    /// Reads a segment that the open took on its footer's word, and serves it from memory from then on.
+    fn check(&self, Chore { segment, seal }: &Chore) {
+        match segment.checksum() {
+            Ok(crc) if crc == seal.crc => {
+                if segment.is_mapped() {
+                    segment.warm_up();
+                    self.table.replace(segment);
+                    self.balance_warmth();
+                }
+            }
+            Ok(_) => {
+                tracing::error!(segment = %segment.id(), "a segment is damaged; `verify` tells where, and what of it is read says so");
+                self.found_damaged(segment.id());
+            }
+            Err(e) => tracing::error!(error = %e, segment = %segment.id(), "a segment could not be read"),
+        }
+    }
+}

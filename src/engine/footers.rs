@@ -1,0 +1,112 @@
+//! What stands behind sealed segments so that the next open need not read them whole, and what that open makes up for later.
+//!
+//! # A footer is a hint
+//!
+//! It says of a sealed segment what a scan of it would say, and its checksum starts from the seal (length and checksum of the whole) that the
+//! manifest names. So one that holds is of exactly these bytes, whatever a crash, a cut or another life left behind them, and an open that folds it in
+//! gets the index that a scan would have given. One that is not there, is torn or does not hold is passed over and the segment is read.
+//!
+//! So nothing waits for it, and no promise does. It is written once the manifest says that its segment is sealed; it is never synced; a crash in its midst
+//! leaves a part that does not hold. When the write fails it is cut off again, and that is all: the bytes before it were synced,
+//! and a write changes none outside of its range.
+//!
+//! # What an open by footers has not seen
+//!
+//! The bodies of such segments. Each is checked when it is read, as ever, so damage is never served (P7): a `get` that meets it says `Corrupt`, and
+//! compaction leaves the segment alone. So that damage is told, met or not, each segment is read once behind the open and
+//! held against its seal; until then it is read through the file, since its map may not be in memory. Where that is too late, an open can be made to
+//! read everything ([`Options::footers_from`](crate::Options)), as it does with segments that are too short for a footer to save anything.
+//!
+//! # Space
+//!
+//! A footer longer than a third of its segment is not kept. So with footers disk use is at most 4/3 of what compaction keeps the log to, half
+//! more than the living and a segment: it stays within the bound (P9). On a disk that has no room for a segment or for the reserve there are none.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::format::{Body, Footer, FooterWriter, Placed, Seal};
+use crate::index::{Index, Replay};
+use crate::log::{Scanned, Segment, Trust, scan};
+
+use super::fold::fold;
+
+/// A footer may take one of this many parts of its segment.
+const FOOTER_PARTS: usize = 3;
+
+/// From where one segment's footer begins to where the next one's does, in shards.
+const SHARDS_APART: usize = 19;
+
+/// What is still to be done for a sealed segment.
+pub(super) struct Chore {
+    pub(super) segment: Arc<Segment>,
+    pub(super) seal: Seal,
+}
+
+impl Chore {
+    /// Whether its segment has a footer, so that nobody has seen the rest of it.
+    pub(super) fn is_check(&self) -> bool {
+        self.segment.footer_bytes() > 0
+    }
+
+    /// Writes the footer, if there is to be one and it can be written.
+    pub(super) fn put_footer(&self) {
+        let Self { segment, seal } = self;
+        let done = footer(segment, *seal).and_then(|footer| match footer {
+            Some(footer) => segment.put_footer(&footer),
+            None => Ok(()),
+        });
+        if let Err(e) = done {
+            tracing::debug!(error = %e, segment = %segment.id(), "a segment has no footer; the next open reads it whole");
+        }
+    }
+}
+
+/// Folds in what the footer of a segment says; `None` if it has none that holds. Says how many bytes it took.
+pub(super) fn fold_footer(
+    replay: &Replay,
+    segment: &Segment,
+    seal: Seal,
+) -> io::Result<Option<(Scanned, u64)>> {
+    let Some(bytes) = segment.read_footer(seal)? else { return Ok(None) };
+    let Ok(footer) = Footer::decode(&bytes, segment.seed(), seal) else { return Ok(None) };
+    // What was folded in before a line that cannot be one is in the segment as well, and may come twice.
+    if footer.visit(|placed| fold(replay, placed, segment.id(), None)).is_err() {
+        return Ok(None);
+    }
+    segment.keep_footer(seal, bytes.len());
+    let scanned = Scanned {
+        end: seal.len,
+        time: footer.time,
+        next_seq: footer.next_seq,
+        records: footer.count.into(),
+        ..Scanned::start()
+    };
+    Ok(Some((scanned, bytes.len() as u64)))
+}
+
+/// The footer for a sealed segment; `None` if it is damaged, or if a footer saves too little.
+fn footer(segment: &Segment, seal: Seal) -> io::Result<Option<Vec<u8>>> {
+    let bytes = segment.whole(seal.len)?;
+    // By shard: an open works on one shard's table for a while, which fits a processor's cache. Threads that read segments side by side begin
+    // far from each other, so that they do not wait for the same shards.
+    let first = segment.id().0 as usize * SHARDS_APART;
+    let (mut places, header) = (Vec::new(), segment.header());
+    let scanned = scan(&bytes, header, Trust::Whole, |placed| {
+        let shard = Index::shard_of(&placed.header.key);
+        places.push(((shard + first) % Index::SHARDS, placed.offset, placed.header.len()));
+    });
+    if scanned.end != seal.len {
+        return Ok(None);
+    }
+    places.sort_unstable();
+    let records = u32::try_from(places.len()).map_err(io::Error::other)?;
+    let mut writer = FooterWriter::new(scanned.time, scanned.next_seq, records);
+    for (_, offset, len) in places {
+        let record = &bytes[offset as usize..][..len as usize];
+        let Ok((header, body)) = Body::read(record, segment.seed(), offset) else { return Ok(None) };
+        writer.push(&Placed { offset, header, body });
+    }
+    let footer = writer.finish(segment.seed(), seal);
+    Ok((footer.len() * FOOTER_PARTS <= bytes.len()).then_some(footer))
+}

@@ -1,0 +1,283 @@
+//! Footers: what an open takes from them is what the segments hold, and whatever is wrong with one costs time alone.
+//!
+//! Goal: to refute that a footer is a hint. Not here: power loss and failing disks, which every simulated life meets with footers written and read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloakroom::disk::sim::{Call, Fault, SimDisk};
+use cloakroom::{
+    Access, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey, SessionStore,
+    Stored, Timestamp, Work,
+};
+
+use crate::support::history::history;
+use crate::support::life::{Life, drive};
+use crate::support::model::End;
+use crate::support::{Replay, budget, seeds};
+
+const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
+
+/// What a footer begins with.
+const MAGIC: &[u8] = b"CLOAKFTR";
+
+/// Where the footer of a segment's file begins.
+fn footer_at(disk: &SimDisk, name: &str) -> Option<usize> {
+    disk.contents(name)?.windows(MAGIC.len()).position(|window| window == MAGIC)
+}
+
+fn with_footers(disk: &SimDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| footer_at(disk, name).is_some()).collect()
+}
+
+/// The next life on a copy of the disk, which reads segments of so many bytes by their footers.
+#[track_caller]
+fn next(life: &Life, end: End, footers_from: u32) -> Life {
+    let mut next = life.at(&life.moment(), life.disk.copy(7));
+    next.options.footers_from = footers_from;
+    next.begin(end).unwrap();
+    next
+}
+
+/// A history and a clean end.
+fn closed(seed: u64) -> Life {
+    let mut life = Life::open(SimDisk::new(seed));
+    for step in history(seed, 300) {
+        assert!(life.apply(step));
+    }
+    life.end(End::Close);
+    life
+}
+
+#[test]
+fn open_by_footers_finds_what_an_open_that_reads_everything_finds() {
+    let (mut spared, mut records) = (0, 0);
+    for seed in seeds(1..budget(30)) {
+        let _replay = Replay("footers".into(), seed);
+        let mut life = Life::open(SimDisk::new(seed));
+        for (at, part) in history(seed, 400).chunks(80).enumerate() {
+            for step in part {
+                assert!(life.apply(*step));
+            }
+            (0..4).for_each(|_| life.step());
+            let end = [End::Close, End::Kill, End::PowerLoss][at % 3];
+            life.end(end);
+            let (by_footers, whole) = (next(&life, end, 0), next(&life, end, u32::MAX));
+            assert_eq!(by_footers.observe(), whole.observe());
+            let [found, expected] = [&by_footers, &whole].map(|life| life.store().stats());
+            assert_eq!((found.sessions, found.live_bytes), (expected.sessions, expected.live_bytes));
+            let [found, expected] = [&by_footers, &whole].map(|life| life.store().recovery());
+            assert_eq!((found.records, found.sessions), (expected.records, expected.sessions));
+            spared += expected.bytes - found.bytes;
+            records += found.records;
+            life.begin(end).unwrap();
+        }
+    }
+    assert!(spared > 10 * records, "only {spared} bytes of {records} records were not read");
+}
+
+#[test]
+fn footer_that_is_damaged_torn_or_lost_costs_time_alone() {
+    let life = closed(3);
+    let files = with_footers(&life.disk);
+    assert!(files.len() > 2, "{:?}", life.disk.names());
+    let good = next(&life, End::Close, 0);
+    let mut tried = 0;
+    let mut open = |name: &str, bytes: Vec<u8>| {
+        let mut spoilt = life.at(&life.moment(), life.disk.copy(7));
+        spoilt.disk.set_contents(name, &bytes);
+        spoilt.begin(End::Close).unwrap();
+        assert_eq!(spoilt.observe(), good.observe());
+        let (found, expected) = (spoilt.store().recovery(), good.store().recovery());
+        assert!(found.records == expected.records && found.bytes > expected.bytes, "{name}: it was believed");
+        tried += 1;
+    };
+    for name in &files {
+        let (bytes, at) = (life.disk.contents(name).unwrap(), footer_at(&life.disk, name).unwrap());
+        for offset in (at..bytes.len()).step_by(usize::try_from(budget(3)).unwrap().min(3)) {
+            let mut spoilt = bytes.clone();
+            spoilt[offset] ^= 1 << (offset % 8);
+            open(name, spoilt);
+            open(name, bytes[..offset].to_vec());
+        }
+    }
+    // One segment's footer behind another.
+    let (one, other) = (&files[0], &files[1]);
+    let footer = life.disk.contents(one).unwrap().split_off(footer_at(&life.disk, one).unwrap());
+    let mut bytes = life.disk.contents(other).unwrap();
+    bytes.truncate(footer_at(&life.disk, other).unwrap());
+    bytes.extend(footer);
+    open(other, bytes);
+    assert!(tried > 100);
+}
+
+/// A store that is closed, with sessions 0 to 9 in one segment that has a footer.
+struct Closed {
+    disk: SimDisk,
+    options: Options,
+    file: String,
+}
+
+fn key(n: u8) -> SessionKey {
+    SessionKey::of(&[n])
+}
+
+fn marked(n: u8) -> Bytes {
+    Bytes::from(vec![0xA0 + n; 300])
+}
+
+impl Closed {
+    fn new(live: impl FnOnce(&LogStore)) -> Self {
+        let (disk, options) = (SimDisk::new(1), options(0));
+        let store = open(&disk, &options).unwrap().at(Durability::Sync);
+        for n in 0..10 {
+            drive(&store, store.create_as(key(n), marked(n), HOUR)).unwrap().unwrap();
+        }
+        live(&store);
+        drive(&store, store.close()).unwrap().unwrap();
+        let [file] = &*with_footers(&disk) else { panic!("{:?}", disk.names()) };
+        Self { file: file.clone(), disk, options }
+    }
+
+    /// Turns a bit, so many bytes from where a payload stands; gives the place.
+    fn damage(&self, payload: u8, from: usize) -> usize {
+        let (bytes, mark) = (self.disk.contents(&self.file).unwrap(), marked(payload));
+        let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap() + from;
+        self.disk.flip_bit(&self.file, at as u64, 2).unwrap();
+        at
+    }
+}
+
+fn options(footers_from: u32) -> Options {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, footers_from, clock, ..Options::default() }
+}
+
+fn open(disk: &SimDisk, options: &Options) -> Result<LogStore, OpenError> {
+    LogStore::open_by_hand(Arc::new(disk.clone()), options.clone())
+}
+
+fn get(store: &LogStore, n: u8) -> Result<Option<Stored>, Error> {
+    drive(store, store.get(key(n), Access::Peek)).unwrap()
+}
+
+#[test]
+fn damage_behind_a_footer_is_never_served_and_is_told_by_the_read_and_by_the_check() {
+    let closed = Closed::new(|_| {});
+    let at = closed.damage(4, 150);
+    let store = open(&closed.disk, &closed.options).unwrap();
+    for n in 0..10 {
+        match get(&store, n) {
+            Ok(stored) => assert_eq!(stored.unwrap().payload, marked(n)),
+            Err(Error::Corrupt { segment, offset, .. }) => {
+                assert_eq!((n, format!("{segment:08x}.seg")), (4, closed.file.clone()));
+                assert!((offset as usize..at).contains(&(at - 150 - 1)), "{offset} of {at}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(matches!(get(&store, 4), Err(Error::Corrupt { .. })));
+    (0..10).for_each(|_| store.step());
+    assert_eq!(store.stats().damaged_segments, 1, "the check behind the open tells");
+    // A segment that is nearly dead, and that nobody may copy.
+    (5..10).for_each(|n| assert!(drive(&store, store.delete(key(n))).unwrap().unwrap()));
+    (0..10).for_each(|_| store.step());
+    assert_eq!(store.stats().damaged_segments, 1, "it is counted once");
+    assert!(closed.disk.names().contains(&closed.file) && store.stats().compacted_bytes == 0);
+    drive(&store, store.close()).unwrap().unwrap();
+    let whole = Options { footers_from: u32::MAX, ..closed.options };
+    match open(&closed.disk, &whole) {
+        Err(OpenError::Damaged { file, .. }) => assert_eq!(file, closed.file),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn check_behind_an_open_finds_nothing_wrong_with_what_is_whole() {
+    let closed = Closed::new(|_| {});
+    let store = open(&closed.disk, &closed.options).unwrap();
+    (0..10).for_each(|_| store.step());
+    assert_eq!(store.stats().damaged_segments, 0);
+    (0..10).for_each(|n| assert_eq!(get(&store, n).unwrap().unwrap().payload, marked(n)));
+}
+
+#[test]
+fn tombstone_that_is_damaged_behind_a_footer_still_hides_what_it_hid() {
+    // The tombstone is the record behind the last payload.
+    let closed = Closed::new(|store| assert!(drive(store, store.delete(key(3))).unwrap().unwrap()));
+    closed.damage(9, 300 + 48 + 30);
+    let store = open(&closed.disk, &closed.options).unwrap();
+    assert!(get(&store, 3).unwrap().is_none());
+    (0..10).for_each(|_| store.step());
+    assert!(get(&store, 3).unwrap().is_none() && store.stats().damaged_segments == 1);
+    drive(&store, store.close()).unwrap().unwrap();
+    // A salvage goes by the records: it cannot know what the damaged one said, and keeps nobody whom it may have named.
+    let done = LogStore::salvage_on(Arc::new(closed.disk.clone()), closed.options.clone()).unwrap();
+    assert!(done.sessions_dropped > 0, "{done:?}");
+    let store = open(&closed.disk, &closed.options).unwrap();
+    assert!(get(&store, 3).unwrap().is_none());
+}
+
+#[test]
+fn footer_that_cannot_be_written_is_left_out_and_nothing_is_poisoned() {
+    // The last write of a close.
+    let mut last = 0;
+    for fault in [None, Some(Fault::Eio), Some(Fault::Enospc)] {
+        let (disk, options) = (SimDisk::new(1), options(0));
+        let store = open(&disk, &options).unwrap().at(Durability::Sync);
+        for n in 0..10 {
+            drive(&store, store.create_as(key(n), marked(n), HOUR)).unwrap().unwrap();
+        }
+        let before = disk.calls_of(Call::Write);
+        if let Some(fault) = fault {
+            disk.fail_call_of(Call::Write, last, fault);
+        }
+        drive(&store, store.close()).unwrap().unwrap();
+        last = disk.calls_of(Call::Write) - before;
+        assert_eq!(with_footers(&disk).is_empty(), fault.is_some());
+        let store = open(&disk, &options).unwrap();
+        (0..10).for_each(|n| assert_eq!(get(&store, n).unwrap().unwrap().payload, marked(n)));
+    }
+}
+
+#[test]
+fn segments_that_are_short_or_mostly_headers_have_no_footer() {
+    let footers = |footers_from, len: usize| {
+        let disk = SimDisk::new(1);
+        let store = open(&disk, &options(footers_from)).unwrap();
+        for n in 0..10 {
+            drive(&store, store.create_as(key(n), vec![n; len].into(), HOUR)).unwrap().unwrap();
+        }
+        drive(&store, store.close()).unwrap().unwrap();
+        let bytes: usize = disk.names().iter().map(|name| footer_at(&disk, name).unwrap_or(0)).sum();
+        (with_footers(&disk).len(), bytes)
+    };
+    let (count, bytes) = footers(0, 300);
+    assert!(count == 1 && bytes > 4_000);
+    let bytes = u32::try_from(bytes).unwrap();
+    assert_eq!(footers(bytes, 300).0, 1);
+    assert_eq!(footers(bytes + 1, 300).0, 0);
+    assert_eq!(footers(0, 0).0, 0, "it would be longer than a third");
+}
+
+/// A segment that waits for its footer is held open, and its space with it.
+#[test]
+fn segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at_once() {
+    let life = Life::open(SimDisk::new(1));
+    let store = life.store().at(Durability::Buffered);
+    let work = || [Work::Write, Work::Sync, Work::Keep].into_iter().for_each(|work| store.work(work));
+    let keys: Vec<_> = (0..60_u32).map(|n| SessionKey::of(&n.to_le_bytes())).collect();
+    for key in &keys {
+        drive(&store, store.create_as(*key, vec![7; 4_000].into(), HOUR)).unwrap().unwrap();
+        work();
+    }
+    for key in &keys {
+        assert!(drive(&store, store.delete(*key)).unwrap().unwrap());
+    }
+    work();
+    let before = life.disk.used_bytes();
+    store.work(Work::Compact);
+    let after = life.disk.used_bytes();
+    assert!(after + 3 * (64 << 10) < before, "{before} bytes, then {after}");
+}

@@ -1,14 +1,14 @@
 //! Damage of every kind in the files of a store that was closed, or cut off behind a flush: opening it must end in the sessions as they were, or in an error
 //! that says where the damage is. Never a wrong payload, a session that was signed out, a panic, or more memory than the files have bytes.
 //!
-//! An input is a byte that chooses between the two stores, then damages of six bytes each: what, which file, where (3), which byte.
+//! An input is a byte that chooses between the two stores, and whether they are opened by their footers, then damages of six bytes each: what, which file, where (3), which byte.
 
 #![no_main]
 
 use std::sync::OnceLock;
 
 use cloakroom::disk::{Disk as _, sim::SimDisk};
-use cloakroom::{Access, Error, SessionStore as _};
+use cloakroom::{Access, Error, Options, SessionStore as _};
 use cloakroom_fuzz::{Whole, ask, bounded, bytes_of, open, options};
 use libfuzzer_sys::fuzz_target;
 
@@ -29,7 +29,8 @@ fuzz_target!(|data: &[u8]| {
     let is_gone = !disk.names().iter().any(|name| name == "MANIFEST");
     let was_closed = which % 2 == 0;
     // The disk that is simulated keeps each file twice, and opening makes a segment.
-    let Ok(store) = bounded(bytes_of(&disk), 4, 1 << 20, || open(&disk, options())) else { return };
+    let options = Options { footers_from: if which & 2 == 0 { 0 } else { u32::MAX }, ..options() };
+    let Ok(store) = bounded(bytes_of(&disk), 4, 1 << 20, || open(&disk, options)) else { return };
     let is_reported = !was_closed && store.recovery().torn_bytes > 0;
     for (key, expected) in &whole.sessions {
         match (ask(&store, store.get(*key, Access::Peek)), expected) {

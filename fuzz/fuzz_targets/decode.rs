@@ -1,4 +1,4 @@
-//! Bytes to headers, groups, records and manifests: what decodes is encoded to the same bytes, no part of it decodes, nor does it with a flipped bit, and
+//! Bytes to headers, groups, records, footers and manifests: what decodes is encoded to the same bytes, no part of it decodes, nor does it with a flipped bit, and
 //! memory stays within a few times the input, whatever lengths it tells.
 //!
 //! An input is a byte for the form, one that says whether its checksums are mended, two for the bit that is flipped, twelve for id and salt of the
@@ -10,16 +10,22 @@ use cloakroom::probe::{Form, decode, mend};
 use cloakroom_fuzz::bounded;
 use libfuzzer_sys::fuzz_target;
 
-/// Where the bytes stand in the segment.
+/// Where the bytes stand in the segment; before a footer there is room for records.
 const AT: u32 = 64;
+const FOOTER_AT: u32 = 4 << 10;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[form, mended, bit_low, bit_high, ref place @ ..], rest)) = data.split_first_chunk::<16>()
     else {
         return;
     };
-    let form = [Form::Segment, Form::Group, Form::Record, Form::Manifest][usize::from(form % 4)];
-    let at = if matches!(form, Form::Segment | Form::Manifest) { 0 } else { AT };
+    let form =
+        [Form::Segment, Form::Group, Form::Record, Form::Manifest, Form::Footer][usize::from(form % 5)];
+    let at = match form {
+        Form::Segment | Form::Manifest => 0,
+        Form::Group | Form::Record => AT,
+        Form::Footer => FOOTER_AT,
+    };
     let mut bytes = vec![0; at as usize];
     if at > 0 {
         bytes[40..44].copy_from_slice(&place[..4]);

@@ -59,11 +59,14 @@ fn forms() -> Vec<Vec<u8>> {
         }
         for (form, at) in places(&bytes) {
             let Ok(part) = decode(form, &bytes, at) else { continue };
-            let number = [Form::Segment, Form::Group, Form::Record].iter().position(|f| *f == form);
+            let forms = [Form::Segment, Form::Group, Form::Record, Form::Manifest, Form::Footer];
+            let number = forms.iter().position(|f| *f == form);
             // Long payloads show nothing that a short one does not.
             inputs.push(input(u8::try_from(number.unwrap_or(0)).unwrap_or(0), &bytes, &part));
         }
     }
+    // A store's last part is its footer.
+    inputs.reverse();
     inputs.truncate(48);
     inputs
 }

@@ -80,8 +80,7 @@ impl FooterWriter {
             if never { 0 } else { absolute.as_millis() - expires.as_millis() + 1 },
             header.deadlines.idle_ms,
         ];
-        let len = |n: u64| (u64::BITS - n.leading_zeros()).div_ceil(8);
-        let lens = numbers.iter().rev().fold(0, |lens, n| lens << LEN_BITS | len(*n));
+        let lens = numbers.iter().rev().fold(0, |lens, n| lens << LEN_BITS | bytes_of(*n));
         let mut line = [0; LINE_BYTES];
         Lay::new(&mut line)
             .u8(header.kind.number() | header.flags() << KIND_BITS)
@@ -92,7 +91,7 @@ impl FooterWriter {
             .bytes(header.key.as_bytes());
         self.bytes.extend_from_slice(&line);
         for n in numbers {
-            self.bytes.extend_from_slice(&n.to_le_bytes()[..len(n) as usize]);
+            self.bytes.extend_from_slice(&n.to_le_bytes()[..bytes_of(n) as usize]);
         }
         self.bytes.extend_from_slice(&self.front);
         self.last = now;
@@ -126,9 +125,27 @@ pub(crate) struct Footer<'a> {
 }
 
 impl<'a> Footer<'a> {
+    /// The length of the footer that begins with these bytes at `at` of a segment, and the seal it is of.
+    pub(crate) fn of(bytes: &[u8], seed: Seed, at: u32) -> Result<(usize, Seal), Invalid> {
+        let header = bytes.first_chunk::<FOOTER_HEADER_BYTES>().ok_or(Invalid::Short)?;
+        let mut take = Take(header);
+        if &take.bytes::<8>()? != MAGIC {
+            return Err(Invalid::Magic);
+        }
+        let (len, _body_crc) = (take.u32()?, take.u32()?);
+        let (of, zero) = (Seal { len: take.u32()?, crc: take.u32()? }, take.u32()?);
+        if take.u32()? != checksum(seed.at(at), &header[..FOOTER_HEADER_BYTES - 4]) {
+            return Err(Invalid::Checksum);
+        }
+        if of.len != at || zero != 0 {
+            return Err(Invalid::Field);
+        }
+        Ok((FOOTER_HEADER_BYTES + len as usize, of))
+    }
+
     /// The length of the footer that stands behind the segment with this seal, which begins with these bytes.
     pub(crate) fn len(bytes: &[u8], seed: Seed, seal: Seal) -> Result<usize, Invalid> {
-        match header(bytes, seed, seal.len)? {
+        match Self::of(bytes, seed, seal.len)? {
             (len, of) if of == seal => Ok(len),
             _ => Err(Invalid::Field),
         }
@@ -137,7 +154,7 @@ impl<'a> Footer<'a> {
     /// Where a footer begins among the bytes of a segment, of which it is not known what counts: there the segment was sealed.
     pub(crate) fn find(bytes: &[u8], seed: Seed) -> Option<u32> {
         let begins = |(at, window): (usize, &[u8])| (window == MAGIC).then_some(at);
-        let is_one = |at: &u32| header(&bytes[*at as usize..], seed, *at).is_ok();
+        let is_one = |at: &u32| Self::of(&bytes[*at as usize..], seed, *at).is_ok();
         let places = bytes.windows(MAGIC.len()).enumerate().filter_map(begins);
         places.filter_map(|at| u32::try_from(at).ok()).find(is_one)
     }
@@ -169,7 +186,12 @@ impl<'a> Footer<'a> {
             let key = SessionKey::from_bytes(rest.bytes()?);
             let mut numbers = [0; NUMBERS];
             for (at, n) in (0..).zip(&mut numbers) {
-                *n = rest.number(lens >> (LEN_BITS * at) & ((1 << LEN_BITS) - 1))?;
+                let len = lens >> (LEN_BITS * at) & ((1 << LEN_BITS) - 1);
+                *n = rest.number(len)?;
+                // A footer has one form.
+                if bytes_of(*n) != len {
+                    return Err(Invalid::Field);
+                }
             }
             let [offset, body_len, seq, deadline_seq, created_s, expires, absolute, idle_ms] = numbers;
             last = Last {
@@ -180,7 +202,10 @@ impl<'a> Footer<'a> {
             };
             let absolute_at = match absolute.checked_sub(1) {
                 None => Timestamp::MAX,
-                Some(more) => instant(last.expires_ms.checked_add(more).ok_or(Invalid::Field)?)?,
+                Some(more) => {
+                    let at = instant(last.expires_ms.checked_add(more).ok_or(Invalid::Field)?)?;
+                    Some(at).filter(|at| *at != Timestamp::MAX).ok_or(Invalid::Field)?
+                }
             };
             let mut header = RecordHeader {
                 kind: Kind::of(kind_and_flags & ((1 << KIND_BITS) - 1)).ok_or(Invalid::Field)?,
@@ -230,22 +255,9 @@ impl<'a> Footer<'a> {
     }
 }
 
-/// The length of the footer that begins with these bytes at `at` of a segment, and the seal it is of.
-fn header(bytes: &[u8], seed: Seed, at: u32) -> Result<(usize, Seal), Invalid> {
-    let header = bytes.first_chunk::<FOOTER_HEADER_BYTES>().ok_or(Invalid::Short)?;
-    let mut take = Take(header);
-    if &take.bytes::<8>()? != MAGIC {
-        return Err(Invalid::Magic);
-    }
-    let (len, _body_crc) = (take.u32()?, take.u32()?);
-    let (of, zero) = (Seal { len: take.u32()?, crc: take.u32()? }, take.u32()?);
-    if take.u32()? != checksum(seed.at(at), &header[..FOOTER_HEADER_BYTES - 4]) {
-        return Err(Invalid::Checksum);
-    }
-    if of.len != at || zero != 0 {
-        return Err(Invalid::Field);
-    }
-    Ok((FOOTER_HEADER_BYTES + len as usize, of))
+/// How many bytes a number takes without its leading zeros.
+fn bytes_of(n: u64) -> u32 {
+    (u64::BITS - n.leading_zeros()).div_ceil(8)
 }
 
 /// From `b` to `a`, around the end of the numbers if need be: the sign is the lowest bit, so that what is near is short.

@@ -8,8 +8,9 @@ use std::ops::Range;
 use crate::id::SegmentId;
 
 use super::{
-    Body, GROUP_HEADER_BYTES, GroupHeader, Invalid, Manifest, RECORD_HEADER_BYTES, RecordHeader, Records,
-    SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind, checksum,
+    Body, FOOTER_HEADER_BYTES, Footer, FooterWriter, GROUP_HEADER_BYTES, GroupHeader, Invalid, Manifest,
+    RECORD_HEADER_BYTES, RecordHeader, Records, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind,
+    checksum,
 };
 
 /// What bytes are taken for.
@@ -23,6 +24,8 @@ pub enum Form {
     Record,
     /// A whole `MANIFEST`.
     Manifest,
+    /// A footer, of a segment whatever its checksum.
+    Footer,
 }
 
 /// Decodes what stands at `at` of a segment's bytes, or a manifest that stands alone, and encodes it again.
@@ -53,6 +56,13 @@ fn encoded(form: Form, bytes: &[u8], at: u32) -> Result<Vec<u8>, Invalid> {
             body.append_to(&mut again);
             Ok(again)
         }
+        Form::Footer => {
+            let (len, seal) = Footer::of(rest, seed, at)?;
+            let footer = Footer::decode(rest.get(..len).ok_or(Invalid::Short)?, seed, seal)?;
+            let mut writer = FooterWriter::new(footer.time, footer.next_seq, footer.count);
+            footer.visit(|placed| writer.push(placed))?;
+            Ok(writer.finish(seed, seal))
+        }
         Form::Group => {
             let group = GroupHeader::decode(rest, seed, at)?;
             let records = rest.get(GROUP_HEADER_BYTES as usize..).and_then(|b| b.get(..group.len as usize));
@@ -68,7 +78,7 @@ fn encoded(form: Form, bytes: &[u8], at: u32) -> Result<Vec<u8>, Invalid> {
     }
 }
 
-/// Gives what stands at `at` checksums that hold, and a manifest the length that it has; nothing where there is no room for one.
+/// Gives what stands at `at` checksums that hold, and a manifest or a footer the length that it has; nothing where there is no room for one.
 ///
 /// ```
 /// use cloakroom::probe::{Form, decode, mend};
@@ -80,7 +90,7 @@ pub fn mend(form: Form, bytes: &mut [u8], at: u32) {
     let (seed, at) = (seed(bytes), at as usize);
     let start = match form {
         Form::Segment | Form::Manifest => 0,
-        Form::Group | Form::Record => seed.at(u32::try_from(at).unwrap_or(u32::MAX)),
+        Form::Group | Form::Record | Form::Footer => seed.at(u32::try_from(at).unwrap_or(u32::MAX)),
     };
     let Some(rest) = bytes.get_mut(at..) else { return };
     let covered = match form {
@@ -101,6 +111,16 @@ pub fn mend(form: Form, bytes: &mut [u8], at: u32) {
             put(rest, 16..20, crc);
             0..20
         }
+        Form::Footer => {
+            let header = FOOTER_HEADER_BYTES;
+            let Some((len, crc)) = rest.get(header..).map(|body| (body.len(), checksum(0, body))) else {
+                return;
+            };
+            put(rest, 8..12, u32::try_from(len).unwrap_or(u32::MAX));
+            put(rest, 12..16, crc);
+            put(rest, 16..20, u32::try_from(at).unwrap_or(u32::MAX));
+            0..header - 4
+        }
     };
     let end = covered.end;
     if let Some(crc) = rest.get(covered).map(|covered| checksum(start, covered)) {
@@ -114,7 +134,7 @@ fn put(bytes: &mut [u8], at: Range<usize>, number: u32) {
     }
 }
 
-/// Where the parts of a segment stand: its header, each group, and behind each group its records.
+/// Where the parts of a segment stand: its header, each group, behind each group its records, and a footer.
 ///
 /// ```
 /// assert!(cloakroom::probe::places(b"no segment").is_empty());
@@ -133,6 +153,9 @@ pub fn places(segment: &[u8]) -> Vec<(Form, u32)> {
         let walk = Records::new(&group, records, seed, at + GROUP_HEADER_BYTES, true);
         places.extend(walk.flatten().map(|placed| (Form::Record, placed.offset)));
         at += GROUP_HEADER_BYTES + group.len;
+    }
+    if segment.get(at as usize..).is_some_and(|rest| Footer::of(rest, seed, at).is_ok()) {
+        places.push((Form::Footer, at));
     }
     places
 }

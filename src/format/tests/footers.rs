@@ -142,6 +142,12 @@ fn line_that_no_segment_could_hold_is_refused_though_its_checksum_holds() {
     for (what, at, byte) in changes {
         assert!(shown(&forged(footer(), |body| body[at] = byte)).is_err(), "{what}");
     }
+    let longer = |body: &mut Vec<u8>| {
+        assert_eq!(body[head + 3] & 0xF, 3, "the length of its offset");
+        body[head + 3] += 1;
+        body.insert(head + 39 + 3, 0);
+    };
+    assert!(shown(&forged(footer(), longer)).is_err(), "a number with a zero too many");
     let count = |n: u32| forged(footer(), |body| body[16..20].copy_from_slice(&n.to_le_bytes()));
     assert!(shown(&count(6)).is_err() && shown(&count(8)).is_err() && shown(&count(u32::MAX)).is_err());
     assert!(shown(&forged(footer(), |body| body.push(0))).is_err());

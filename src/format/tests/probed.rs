@@ -82,9 +82,30 @@ fn changed_manifest_is_mended_with_the_length_that_it_has() {
 }
 
 #[test]
+fn footer_is_shown_and_mended_like_the_rest() {
+    let (mut bytes, mut parts) = segment();
+    let at = u32::try_from(bytes.len()).unwrap();
+    let mut writer = FooterWriter::new(Timestamp::from_millis(5), Seq(9), 1);
+    let (first, seed) = (record(b"one", 112), header().seed());
+    let (header, body) = Body::read(&first, seed, 112).unwrap();
+    writer.push(&Placed { offset: 112, header, body });
+    bytes.extend(writer.finish(seed, Seal { len: at, crc: 7 }));
+    parts.push((Form::Footer, at));
+    assert_eq!(places(&bytes), parts);
+    assert_eq!(decode(Form::Footer, &bytes, at).as_deref(), Ok(&bytes[at as usize..]));
+    // The latest store time, in the body.
+    bytes[at as usize + 32] ^= 1;
+    assert!(decode(Form::Footer, &bytes, at).is_err());
+    mend(Form::Footer, &mut bytes, at);
+    assert_eq!(decode(Form::Footer, &bytes, at).as_deref(), Ok(&bytes[at as usize..]));
+}
+
+#[test]
 fn nothing_is_mended_where_there_is_no_room() {
     let (bytes, _) = segment();
-    for (form, header) in [(Form::Segment, 64), (Form::Group, 48), (Form::Record, 96), (Form::Manifest, 24)] {
+    for (form, header) in
+        [(Form::Segment, 64), (Form::Group, 48), (Form::Record, 96), (Form::Manifest, 24), (Form::Footer, 32)]
+    {
         for len in 0..header {
             let mut short = bytes[..len].to_vec();
             mend(form, &mut short, 0);

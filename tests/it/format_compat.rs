@@ -11,6 +11,7 @@
 //! file NAME BYTES                              the file's length; zeros at its end are not kept in the tree
 //! opens TORN_BYTES                             it opens, and that much of its end is cut off
 //! damaged FILE OFFSET                          or it is refused, with this place
+//! reads BYTES                                  so much of it is read to open it; said where segments have footers
 //! session KEY SHA256 LEN CREATED EXPIRES ABSOLUTE IDLE OWNER
 //! gone KEY                                     a key that must read as nothing
 //! ```
@@ -53,6 +54,7 @@ fn options(clock_ms: u64) -> Options {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(clock_ms)));
     Options {
         segment_bytes: SEGMENT_BYTES,
+        footers_from: 0,
         payload_bytes_max: 8 << 10,
         clock: clock as Arc<dyn Clock>,
         ..Options::default()
@@ -136,6 +138,9 @@ impl Fixture {
             (Ok(store), None) => {
                 let torn = store.recovery().torn_bytes.to_string();
                 assert_eq!(self.fact("opens").unwrap(), [torn], "{what}: bytes that were cut off");
+                if let Some(bytes) = self.fact("reads") {
+                    assert_eq!(bytes, [store.recovery().bytes.to_string()], "{what}: bytes that were read");
+                }
                 Some(store)
             }
             (Err(OpenError::Damaged { file, offset, .. }), Some(place)) => {

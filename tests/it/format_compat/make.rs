@@ -20,12 +20,14 @@ use super::{Fixture, line, options};
 use crate::moments::run;
 
 /// Every fixture, by the name of its folder, in order.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 14] = [
     "clean",
+    "damaged_footer",
     "damaged_group",
     "damaged_manifest",
     "damaged_segment",
     "everybody",
+    "footers",
     "killed",
     "owned",
     "revoked",
@@ -50,11 +52,17 @@ struct Maker {
 
 /// The fixture of that name.
 pub(super) fn fixture(name: &str) -> Fixture {
-    let mut maker = Maker::new();
+    let mut maker = Maker::new(if name.contains("footer") { 0 } else { u32::MAX });
     match name {
         "clean" => {
             maker.lifetimes();
             maker.closed()
+        }
+        "damaged_footer" | "footers" => {
+            maker.owners();
+            maker.deletes();
+            maker.revocations();
+            maker.closed().by_footers(name == "footers")
         }
         "damaged_group" => {
             maker.lifetimes();
@@ -117,9 +125,10 @@ fn payload(len: usize) -> Bytes {
 }
 
 impl Maker {
-    fn new() -> Self {
+    fn new(footers_from: u32) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(START_MS)));
-        let (disk, options) = (SimDisk::new(1), cloakroom::Options { clock: clock.clone(), ..options(0) });
+        let disk = SimDisk::new(1);
+        let options = cloakroom::Options { clock: clock.clone(), footers_from, ..options(0) };
         let store = LogStore::open_by_hand(Arc::new(disk.clone()), options).unwrap().at(Durability::Sync);
         Self { disk, clock, store, gone: Vec::new() }
     }
@@ -354,6 +363,24 @@ impl Maker {
 }
 
 impl Fixture {
+    /// It is opened by its footers; or reads all, since a bit of each of them is flipped.
+    fn by_footers(mut self, whole: bool) -> Self {
+        let (mut read, mut footers) = (0, 0);
+        for bytes in self.files.iter_mut().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes)
+        {
+            let footer = places(bytes).into_iter().find(|(form, _)| *form == Form::Footer);
+            let at = footer.map_or(bytes.len(), |(_, at)| at as usize);
+            footers += usize::from(at < bytes.len());
+            read += if whole && at < bytes.len() { bytes.len() - at } else { at };
+            if let (Some(byte), false) = (bytes.get_mut(at + 50), whole) {
+                *byte ^= 0x10;
+            }
+        }
+        assert!(footers > 1, "{footers} segments with footers are not enough");
+        writeln!(self.expected, "reads {read}").unwrap();
+        self
+    }
+
     /// With a bit of a file flipped: of a segment, the group around it is told; of a manifest, its beginning.
     fn flipped(mut self, file: &str, at: usize) -> Self {
         let bytes = self.files.get_mut(file).unwrap();

@@ -242,6 +242,27 @@ fn footer_that_cannot_be_written_is_left_out_and_nothing_is_poisoned() {
 }
 
 #[test]
+fn footer_stays_from_one_life_to_the_next_and_a_new_one_is_made_where_one_is_lost() {
+    let closed = Closed::new(|_| {});
+    let live = || {
+        let store = open(&closed.disk, &closed.options).unwrap();
+        let read = store.recovery().bytes;
+        (0..5).for_each(|_| store.step());
+        drive(&store, store.close()).unwrap().unwrap();
+        read
+    };
+    let read = live();
+    assert!(read < 1_000, "{read} bytes of ten sessions of 300");
+    assert_eq!([live(), live()], [read; 2]);
+    let (mut bytes, at) =
+        (closed.disk.contents(&closed.file).unwrap(), footer_at(&closed.disk, &closed.file).unwrap());
+    bytes.truncate(at + 100);
+    closed.disk.set_contents(&closed.file, &bytes);
+    assert_eq!(live(), at as u64);
+    assert_eq!(live(), read);
+}
+
+#[test]
 fn segments_that_are_short_or_mostly_headers_have_no_footer() {
     let footers = |footers_from, len: usize| {
         let disk = SimDisk::new(1);

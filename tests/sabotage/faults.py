@@ -124,7 +124,7 @@ FAULTS = [
     ),
     Fault(
         "a deadline is folded with the number of its content",
-        "src/engine/recover.rs",
+        "src/engine/fold.rs",
         "replay.content(&key, entry, owner, deadline_seq);",
         "replay.content(&key, entry, owner, seq);",
         "deadline_that_a_copy_carries_wins_over_an_older_touch_that_is_left",
@@ -376,6 +376,43 @@ FAULTS = [
         "        Ok(",
         "session_that_moves_is_counted_once_by_whoever_counts_meanwhile",
         tuple(MODELS),
+    ),
+    # Footers.
+    Fault(
+        "a footer is believed whatever its segment holds",
+        "src/format/footer.rs",
+        "            (len, of) if of == seal => Ok(len),",
+        "            (len, of) if of.len == seal.len => Ok(len),",
+        "footer_of_another_segment_or_another_seal_is_not_believed",
+        tuple(LIB),
+    ),
+    Fault(
+        "the end of a segment is cut off with its footer",
+        "src/log/segment.rs",
+        "        self.file.truncate(self.disk_bytes())",
+        "        self.file.truncate(self.written().into())",
+        "footer_stays_from_one_life_to_the_next_and_a_new_one_is_made_where_one_is_lost",
+    ),
+    Fault(
+        "what an open took on its footer's word is never looked at",
+        "src/engine/open.rs",
+        "        if seal.len >= options.footers_from {",
+        "        if seal.len >= options.footers_from && !chore.is_check() {",
+        "damage_behind_a_footer_is_never_served_and_is_told_by_the_read_and_by_the_check",
+    ),
+    Fault(
+        "a segment that was removed is held until its footer is written",
+        "src/engine/compact/run.rs",
+        "        self.chores.lock().retain(|chore| !victims.contains(&chore.segment.id()));\n",
+        "",
+        "segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at_once",
+    ),
+    Fault(
+        "a repair takes a footer for a torn end",
+        "src/engine/assess.rs",
+        "                bytes.truncate(end as usize);",
+        "                bytes.truncate(bytes.len().max(end as usize));",
+        "damaged_list_alone_costs_nobody_unless_a_compaction_was_the_last_to_change_it",
     ),
     # Repairs and the list.
     Fault(

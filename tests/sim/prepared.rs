@@ -159,6 +159,16 @@ fn every_operation_meets_its_case() {
     let start = run(&[]);
     let stats = start.store().stats();
     assert_eq!(segments(&start), 5, "three sealed ones, one to write to and the reserve: {stats:?}");
+    let has_footer = |life: &Life, name: &String| {
+        life.disk.contents(name).unwrap().windows(8).any(|window| window == b"CLOAKFTR")
+    };
+    let footers =
+        |life: &Life| life.disk.names().into_iter().filter(|name| has_footer(life, name)).collect::<Vec<_>>();
+    let first = footers(&start);
+    assert_eq!(first.len(), 2, "one behind each sealed one but the last, which is mostly headers");
+    assert!(start.store().recovery().bytes < stats.log_bytes / 4, "the open goes by them");
+    let then = footers(&run(&[Act::Compact]));
+    assert!(then.iter().any(|name| !first.contains(name)), "they come as the store runs: {then:?}");
     assert_eq!(run(&[Act::Put]).store().stats().compacted_bytes, 0, "there is work for compaction too early");
     let compacted = run(&[Act::Compact]).store().stats();
     assert!(compacted.compacted_bytes > 5_000, "there is none for it: {compacted:?}");

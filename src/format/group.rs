@@ -69,14 +69,13 @@ impl GroupHeader {
     }
 }
 
-/// Walks the records of a group; it ends after the first error.
+/// The records of a group, of which none was looked at yet.
 pub(crate) struct Records<'a> {
     bytes: &'a [u8],
     seed: Seed,
-    /// Of the next record, in the segment.
+    /// Of the first one, in the segment.
     offset: u32,
-    left: u32,
-    check_bodies: bool,
+    count: u32,
 }
 
 /// A record in its place.
@@ -87,48 +86,30 @@ pub(crate) struct Placed<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The records in `bytes`, which begin at `offset` of the segment. `check_bodies` is for bytes whose checksum nobody checked yet.
-    pub(crate) fn new(
-        group: &GroupHeader,
-        bytes: &'a [u8],
-        seed: Seed,
-        offset: u32,
+    /// The records in `bytes`, which begin at `offset` of the segment.
+    pub(crate) fn new(group: &GroupHeader, bytes: &'a [u8], seed: Seed, offset: u32) -> Self {
+        Self { bytes, seed, offset, count: group.records }
+    }
+
+    /// Shows the records one by one, up to the first that is invalid. `check_bodies` is for bytes whose checksum nobody checked yet.
+    pub(crate) fn visit(
+        &self,
         check_bodies: bool,
-    ) -> Self {
-        Self { bytes, seed, offset, left: group.records, check_bodies }
-    }
-
-    fn one(&mut self) -> Result<Placed<'a>, Invalid> {
-        let header = RecordHeader::decode(self.bytes, self.seed, self.offset)?;
-        let len = header.len();
-        let record = self.bytes.get(..len as usize).ok_or(Invalid::Short)?;
-        let body = &record[RECORD_HEADER_BYTES as usize..];
-        if self.check_bodies && checksum(0, body) != header.body_crc {
-            return Err(Invalid::BodyChecksum);
+        mut visit: impl FnMut(&Placed<'a>),
+    ) -> Result<(), Invalid> {
+        let (mut rest, mut offset) = (self.bytes, self.offset);
+        for _ in 0..self.count {
+            let header = RecordHeader::decode(rest, self.seed, offset)?;
+            let (record, behind) = rest.split_at_checked(header.len() as usize).ok_or(Invalid::Short)?;
+            let body = &record[RECORD_HEADER_BYTES as usize..];
+            if check_bodies && checksum(0, body) != header.body_crc {
+                return Err(Invalid::BodyChecksum);
+            }
+            let body = Body::decode(&header, body)?;
+            visit(&Placed { offset, header, body });
+            rest = behind;
+            offset += header.len();
         }
-        let body = Body::decode(&header, body)?;
-        let placed = Placed { offset: self.offset, header, body };
-        self.bytes = &self.bytes[len as usize..];
-        self.offset += len;
-        self.left -= 1;
-        if self.left == 0 && !self.bytes.is_empty() {
-            return Err(Invalid::Field);
-        }
-        Ok(placed)
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Placed<'a>, Invalid>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        let one = self.one();
-        if one.is_err() {
-            self.left = 0;
-        }
-        Some(one)
+        if rest.is_empty() { Ok(()) } else { Err(Invalid::Field) }
     }
 }

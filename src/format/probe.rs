@@ -68,11 +68,10 @@ fn encoded(form: Form, bytes: &[u8], at: u32) -> Result<Vec<u8>, Invalid> {
             let records = rest.get(GROUP_HEADER_BYTES as usize..).and_then(|b| b.get(..group.len as usize));
             let mut again = group.encode(seed, at).to_vec();
             let records = records.ok_or(Invalid::Short)?;
-            for placed in Records::new(&group, records, seed, at + GROUP_HEADER_BYTES, true) {
-                let placed = placed?;
+            Records::new(&group, records, seed, at + GROUP_HEADER_BYTES).visit(true, |placed| {
                 again.extend_from_slice(&placed.header.encode(seed, placed.offset));
                 placed.body.append_to(&mut again);
-            }
+            })?;
             Ok(again)
         }
     }
@@ -150,8 +149,9 @@ pub fn places(segment: &[u8]) -> Vec<(Form, u32)> {
             rest.get(GROUP_HEADER_BYTES as usize..).and_then(|b| b.get(..group.len as usize))
     {
         places.push((Form::Group, at));
-        let walk = Records::new(&group, records, seed, at + GROUP_HEADER_BYTES, true);
-        places.extend(walk.flatten().map(|placed| (Form::Record, placed.offset)));
+        let records = Records::new(&group, records, seed, at + GROUP_HEADER_BYTES);
+        // What is invalid ends the records, and not the groups.
+        let _ = records.visit(true, |placed| places.push((Form::Record, placed.offset)));
         at += GROUP_HEADER_BYTES + group.len;
     }
     if segment.get(at as usize..).is_some_and(|rest| Footer::of(rest, seed, at).is_ok()) {

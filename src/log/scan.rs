@@ -67,12 +67,10 @@ pub(crate) fn scan<'a>(
     let mut scanned = Scanned::start();
     while !scanned.last && (scanned.end as usize) < bytes.len() {
         let mut next_seq = scanned.next_seq;
-        let shown = group(bytes, header, scanned.end, trust).and_then(|(group, mut records)| {
-            records.try_for_each(|placed| {
-                let placed = placed?;
+        let shown = group(bytes, header, scanned.end, trust).and_then(|(group, records)| {
+            records.visit(false, |placed| {
                 next_seq = next_seq.max(Seq(placed.header.deadline_seq.0 + 1));
-                visit(&placed);
-                Ok(())
+                visit(placed);
             })?;
             Ok(group)
         });
@@ -105,12 +103,11 @@ fn group<'a>(
     let group = GroupHeader::decode(&bytes[offset as usize..], seed, offset)?;
     let first = offset + GROUP_HEADER_BYTES;
     let body = bytes.get(first as usize..).and_then(|b| b.get(..group.len as usize)).ok_or(Invalid::Short)?;
+    let records = Records::new(&group, body, seed, first);
     if trust == Trust::Nothing {
-        for record in Records::new(&group, body, seed, first, true) {
-            record?;
-        }
+        records.visit(true, |_| {})?;
     }
-    Ok((group, Records::new(&group, body, seed, first, false)))
+    Ok((group, records))
 }
 
 /// The latest watermark of any group behind the stream's end: at `end` of the first of these segments, `bytes` from their first byte on.

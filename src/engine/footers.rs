@@ -4,7 +4,7 @@
 //!
 //! It says of a sealed segment what a scan of it would say, and its checksum starts from the seal (length and checksum of the whole) that the
 //! manifest names. So one that holds is of exactly these bytes, whatever a crash, a cut or another life left behind them, and an open that folds it in
-//! gets the index that a scan would have given. One that is not there, is torn or does not hold is passed over and the segment is read.
+//! gets the index that a scan would have given. One that is not there, is torn, cannot be read or does not hold is passed over and the segment is read.
 //!
 //! So nothing waits for it, and no promise does. It is written once the manifest says that its segment is sealed; it is never synced; a crash in its midst
 //! leaves a part that does not hold. When the write fails it is cut off again, and that is all: the bytes before it were synced,
@@ -62,18 +62,13 @@ impl Chore {
     }
 }
 
-/// Folds in what the footer of a segment says; `None` if it has none that holds. Says how many bytes it took.
-pub(super) fn fold_footer(
-    replay: &Replay,
-    segment: &Segment,
-    seal: Seal,
-) -> io::Result<Option<(Scanned, u64)>> {
-    let Some(bytes) = segment.read_footer(seal)? else { return Ok(None) };
-    let Ok(footer) = Footer::decode(&bytes, segment.seed(), seal) else { return Ok(None) };
+/// Folds in what the footer of a segment says; `None` if it has none that can be read and holds. Says how many bytes it took.
+pub(super) fn fold_footer(replay: &Replay, segment: &Segment, seal: Seal) -> Option<(Scanned, u64)> {
+    let unread = |e| tracing::warn!(error = %e, segment = %segment.id(), "a footer could not be read");
+    let bytes = segment.read_footer(seal).map_err(unread).ok()??;
+    let footer = Footer::decode(&bytes, segment.seed(), seal).ok()?;
     // What was folded in before a line that cannot be one is in the segment as well, and may come twice.
-    if footer.visit(|placed| fold(replay, placed, segment.id(), None)).is_err() {
-        return Ok(None);
-    }
+    footer.visit(|placed| fold(replay, placed, segment.id(), None)).ok()?;
     segment.keep_footer(seal, bytes.len());
     let scanned = Scanned {
         end: seal.len,
@@ -82,7 +77,7 @@ pub(super) fn fold_footer(
         records: footer.count.into(),
         ..Scanned::start()
     };
-    Ok(Some((scanned, bytes.len() as u64)))
+    Some((scanned, bytes.len() as u64))
 }
 
 /// The footer for a sealed segment; `None` if it is damaged, or if a footer saves too little.

@@ -302,3 +302,16 @@ fn segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at
     let after = life.disk.used_bytes();
     assert!(after + 3 * (64 << 10) < before, "{before} bytes, then {after}");
 }
+
+#[test]
+fn footer_that_the_device_cannot_read_costs_time_alone() {
+    // The header of the footer, then all of it.
+    let closed = Closed::new(|_| {});
+    for read in 1..=2 {
+        closed.disk.fail_call_of(Call::Read, 2 + read, Fault::Eio);
+        let store = open(&closed.disk, &closed.options).unwrap();
+        assert!(store.recovery().bytes > 3_000, "{read}: {:?}", store.recovery());
+        (0..10).for_each(|n| assert_eq!(get(&store, n).unwrap().unwrap().payload, marked(n)));
+        drive(&store, store.close()).unwrap().unwrap();
+    }
+}

@@ -19,12 +19,16 @@ impl Engine {
         }));
     }
 
-    /// Does one of the chores, unless the disk is too full; says whether it did.
+    /// Does one of the chores, unless the disk is too full; says whether it did. Footers wait for the reserve: they must not take what it is missing.
     pub(super) fn next_chore(&self) -> bool {
         if self.log.is_pressed() || self.log.poisoned().is_some() {
             return false;
         }
-        let Some(chore) = self.chores.lock().pop() else { return false };
+        let has_room = self.reserve.is_whole();
+        let mut chores = self.chores.lock();
+        let Some(next) = chores.iter().rposition(|chore| has_room || chore.is_check()) else { return false };
+        let chore = chores.remove(next);
+        drop(chores);
         if chore.is_check() {
             self.check(&chore);
         } else {
@@ -33,13 +37,15 @@ impl Engine {
         true
     }
 
-    /// Writes the footers that are missing, at the end of the store.
+    /// Writes the footers that are missing, at the end of the store. They leave as much room as the reserve takes: the next open has to write
+    /// before anything is given back.
     pub(super) fn put_footers(&self) {
-        if self.log.is_pressed() {
-            return;
-        }
         let chores = std::mem::take(&mut *self.chores.lock());
-        chores.iter().filter(|chore| !chore.is_check()).for_each(Chore::put_footer);
+        let mut missing = chores.iter().filter(|chore| !chore.is_check()).peekable();
+        if missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok() {
+            missing.for_each(Chore::put_footer);
+            self.reserve.remove();
+        }
     }
 
     /// Reads a segment that the open took on its footer's word, and serves it from memory from then on.

@@ -303,6 +303,34 @@ fn segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at
     assert!(after + 3 * (64 << 10) < before, "{before} bytes, then {after}");
 }
 
+/// A store with so many sessions of `len` bytes, closed, none of whose segments has a footer.
+fn without_footers(sessions: u32, len: usize) -> SimDisk {
+    let (disk, options) = (SimDisk::new(1), options(u32::MAX));
+    let store = open(&disk, &options).unwrap().at(Durability::Buffered);
+    for n in 0..sessions {
+        drive(&store, store.create_as(number(n), vec![7; len].into(), HOUR)).unwrap().unwrap();
+    }
+    drive(&store, store.close()).unwrap().unwrap();
+    disk
+}
+
+fn number(n: u32) -> SessionKey {
+    SessionKey::of(&n.to_le_bytes())
+}
+
+#[test]
+fn footers_of_a_close_leave_the_next_open_its_room() {
+    let prepared = without_footers(2_000, 300);
+    for room in [120, 136, 152] {
+        let disk = prepared.copy(1);
+        disk.space_bytes(disk.used_bytes() + (room << 10));
+        let store = open(&disk, &options(0)).unwrap();
+        drive(&store, store.close()).unwrap().unwrap();
+        let store = open(&disk, &options(0)).unwrap_or_else(|e| panic!("{room} KiB: {e}"));
+        assert_eq!(store.recovery().sessions, 2_000);
+    }
+}
+
 #[test]
 fn footer_that_the_device_cannot_read_costs_time_alone() {
     // The header of the footer, then all of it.

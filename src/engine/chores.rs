@@ -15,7 +15,7 @@ impl Engine {
         let long = sealed.into_iter().filter(|s| s.written() >= self.options.footers_from);
         self.chores.lock().extend(long.map(|segment| {
             let seal = segment.seal();
-            Chore { segment, seal }
+            Chore { segment, seal, is_check: false }
         }));
     }
 
@@ -26,10 +26,10 @@ impl Engine {
         }
         let has_room = self.reserve.is_whole();
         let mut chores = self.chores.lock();
-        let Some(next) = chores.iter().rposition(|chore| has_room || chore.is_check()) else { return false };
+        let Some(next) = chores.iter().rposition(|chore| has_room || chore.is_check) else { return false };
         let chore = chores.remove(next);
         drop(chores);
-        if chore.is_check() {
+        if chore.is_check {
             self.check(&chore);
         } else {
             chore.put_footer();
@@ -41,15 +41,27 @@ impl Engine {
     /// before anything is given back.
     pub(super) fn put_footers(&self) {
         let chores = std::mem::take(&mut *self.chores.lock());
-        let mut missing = chores.iter().filter(|chore| !chore.is_check()).peekable();
+        let mut missing = chores.iter().filter(|chore| !chore.is_check).peekable();
         if missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok() {
             missing.for_each(Chore::put_footer);
             self.reserve.remove();
         }
     }
 
+    /// Cuts off the footers there are, for the room that they take; says whether there were any. Without its footer no segment that is damaged lets
+    /// the store open.
+    pub(super) fn give_up_footers(&self) -> bool {
+        let damaged = self.damaged.lock().clone();
+        let mut given = false;
+        for segment in self.table.load().iter().filter(|s| s.footer_bytes() > 0 && !damaged.contains(&s.id()))
+        {
+            given |= segment.cut_footer().is_ok();
+        }
+        given
+    }
+
     /// Reads a segment that the open took on its footer's word, and serves it from memory from then on.
-    fn check(&self, Chore { segment, seal }: &Chore) {
+    fn check(&self, Chore { segment, seal, .. }: &Chore) {
         match segment.checksum() {
             Ok(crc) if crc == seal.crc => {
                 if segment.is_mapped() {

@@ -21,7 +21,7 @@
 //!
 //! A footer longer than a third of its segment is not kept. So with footers disk use is at most 4/3 of what compaction keeps the log to, half
 //! more than the living and a segment: it stays within the bound (P9). None is written on a disk that has no room for the next segment or for the
-//! reserve, and none into the room that the reserve had, which the next open needs.
+//! reserve, and none into the room that the reserve had, which the next open needs. Those that are there when the stream finds no room are given up.
 
 use std::io;
 use std::sync::Arc;
@@ -42,17 +42,14 @@ const SHARDS_APART: usize = 19;
 pub(super) struct Chore {
     pub(super) segment: Arc<Segment>,
     pub(super) seal: Seal,
+    /// The open took its segment on its footer's word, so nobody has seen the rest of it; else it wants a footer.
+    pub(super) is_check: bool,
 }
 
 impl Chore {
-    /// Whether its segment has a footer, so that nobody has seen the rest of it.
-    pub(super) fn is_check(&self) -> bool {
-        self.segment.footer_bytes() > 0
-    }
-
     /// Writes the footer, if there is to be one and it can be written.
     pub(super) fn put_footer(&self) {
-        let Self { segment, seal } = self;
+        let Self { segment, seal, .. } = self;
         let done = footer(segment, *seal).and_then(|footer| match footer {
             Some(footer) => segment.put_footer(&footer),
             None => Ok(()),

@@ -332,6 +332,21 @@ fn footers_of_a_close_leave_the_next_open_its_room() {
 }
 
 #[test]
+fn footers_leave_a_store_without_a_reserve_the_room_to_shrink_in() {
+    for room in [68, 76] {
+        let disk = without_footers(2_000, 300);
+        disk.space_bytes(disk.used_bytes() + (room << 10));
+        let store = open(&disk, &options(0)).unwrap().at(Durability::Buffered);
+        (0..40).for_each(|_| store.step());
+        for n in (0..2_000).filter(|n| n % 50 < 35) {
+            let deleted = drive(&store, store.delete(number(n))).unwrap();
+            assert!(deleted.unwrap_or_else(|e| panic!("{room} KiB, {n}: {e}")));
+            store.step();
+        }
+    }
+}
+
+#[test]
 fn footer_that_the_device_cannot_read_costs_time_alone() {
     // The header of the footer, then all of it.
     let closed = Closed::new(|_| {});

@@ -3,11 +3,15 @@
 //! The head of [`footers`](super::footers) has the argument. Nothing waits for a chore, and no promise does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::Segment;
 
 use super::Engine;
 use super::footers::Chore;
+
+/// How long the end of a store goes on writing footers.
+const AT_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Notes that segments which are sealed and trimmed have no footer yet.
@@ -41,9 +45,12 @@ impl Engine {
     /// before anything is given back.
     pub(super) fn put_footers(&self) {
         let chores = std::mem::take(&mut *self.chores.lock());
-        let mut missing = chores.iter().filter(|chore| !chore.is_check).peekable();
+        let mut missing = chores.iter().rev().filter(|chore| !chore.is_check).peekable();
         if missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok() {
-            missing.for_each(Chore::put_footer);
+            let (clock, started) = (&self.options.clock, self.options.clock.uptime());
+            // Who opens the folder next waits for this, and many may be missing: of a store that never had any, all.
+            let in_time = |_: &&Chore| clock.uptime().saturating_sub(started) < AT_CLOSE_MAX;
+            missing.take_while(in_time).for_each(Chore::put_footer);
             self.reserve.remove();
         }
     }

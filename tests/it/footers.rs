@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey, SessionStore,
-    Stored, Timestamp, Work,
+    Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey,
+    SessionStore, Stored, Timestamp, Work,
 };
 
 use crate::support::history::history;
+use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds};
@@ -357,4 +358,23 @@ fn footer_that_the_device_cannot_read_costs_time_alone() {
         (0..10).for_each(|n| assert_eq!(get(&store, n).unwrap().unwrap().payload, marked(n)));
         drive(&store, store.close()).unwrap().unwrap();
     }
+}
+
+#[test]
+fn close_does_not_wait_for_all_the_footers_that_are_missing() {
+    let disk = without_footers(2_000, 300);
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let slow = Arc::clone(&clock);
+    let hooked = Hooked::on(disk.clone(), move |call, _| {
+        if call == At::Read {
+            slow.advance(Duration::from_millis(300));
+        }
+        Ok(())
+    });
+    let store =
+        LogStore::open_by_hand(hooked, Options { clock: Arc::clone(&clock) as _, ..options(0) }).unwrap();
+    let before = clock.uptime();
+    drive(&store, store.close()).unwrap().unwrap();
+    assert_eq!((clock.uptime() - before).as_millis(), 1_200, "of {} segments", store.stats().segments);
+    assert_eq!(with_footers(&disk).len(), 4);
 }

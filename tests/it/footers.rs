@@ -2,7 +2,9 @@
 //!
 //! Goal: to refute that a footer is a hint. Not here: power loss and failing disks, which every simulated life meets with footers written and read.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use cloakroom::{
     SessionStore, Stored, Timestamp, Work,
 };
 
+use crate::stores::eventually;
 use crate::support::history::history;
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
@@ -377,4 +380,39 @@ fn close_does_not_wait_for_all_the_footers_that_are_missing() {
     drive(&store, store.close()).unwrap().unwrap();
     assert_eq!((clock.uptime() - before).as_millis(), 1_200, "of {} segments", store.stats().segments);
     assert_eq!(with_footers(&disk).len(), 4);
+}
+
+/// A store of which the first segments hold the sessions that end in a minute.
+fn ending_soon() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options(0)).unwrap().at(Durability::Buffered);
+    for n in 0..2_000 {
+        let lifetime = if n < 300 { Lifetime::idle(Duration::from_secs(60)) } else { HOUR };
+        drive(&store, store.create_as(number(n), vec![7; 300].into(), lifetime)).unwrap().unwrap();
+    }
+    drive(&store, store.close()).unwrap().unwrap();
+    disk
+}
+
+/// Checks take as long as reading all there is; what is dead does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_goes_on_between_the_checks_behind_an_open() {
+    let disk = std::thread::spawn(ending_soon).join().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_600_000)));
+    let (calls, removed) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+    let (seen, gone) = (Arc::clone(&calls), Arc::clone(&removed));
+    let hooked = Hooked::on(disk, move |call, name| {
+        if std::thread::current().name() == Some("cloakroom-compactor") && name.ends_with(".seg") {
+            gone.fetch_or(call == At::Remove, Ordering::SeqCst);
+            if call == At::Read && !gone.load(Ordering::SeqCst) {
+                seen.lock().unwrap().insert(name.to_owned());
+            }
+        }
+        Ok(())
+    });
+    let store = LogStore::open_on(hooked, Options { clock, ..options(0) }).await.unwrap();
+    eventually("what is dead is removed", || removed.load(Ordering::SeqCst)).await;
+    let read = calls.lock().unwrap().len();
+    assert!((1..=4).contains(&read), "{read} segments were read");
+    store.close().await.unwrap();
 }

@@ -3,11 +3,15 @@
 //! The head of [`footers`](super::footers) has the argument. Nothing waits for a chore, and no promise does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::Segment;
 
 use super::Engine;
 use super::footers::Chore;
+
+/// How long the end of a store goes on writing footers.
+const AT_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Notes that segments which are sealed and trimmed have no footer yet.
@@ -15,17 +19,21 @@ impl Engine {
         let long = sealed.into_iter().filter(|s| s.written() >= self.options.footers_from);
         self.chores.lock().extend(long.map(|segment| {
             let seal = segment.seal();
-            Chore { segment, seal }
+            Chore { segment, seal, is_check: false }
         }));
     }
 
-    /// Does one of the chores, unless the disk is too full; says whether it did.
+    /// Does one of the chores, unless the disk is too full; says whether it did. Footers wait for the reserve: they must not take what it is missing.
     pub(super) fn next_chore(&self) -> bool {
         if self.log.is_pressed() || self.log.poisoned().is_some() {
             return false;
         }
-        let Some(chore) = self.chores.lock().pop() else { return false };
-        if chore.is_check() {
+        let has_room = self.reserve.is_whole();
+        let mut chores = self.chores.lock();
+        let Some(next) = chores.iter().rposition(|chore| has_room || chore.is_check) else { return false };
+        let chore = chores.remove(next);
+        drop(chores);
+        if chore.is_check {
             self.check(&chore);
         } else {
             chore.put_footer();
@@ -33,17 +41,34 @@ impl Engine {
         true
     }
 
-    /// Writes the footers that are missing, at the end of the store.
+    /// Writes the footers that are missing, at the end of the store. They leave as much room as the reserve takes: the next open has to write
+    /// before anything is given back.
     pub(super) fn put_footers(&self) {
-        if self.log.is_pressed() {
-            return;
-        }
         let chores = std::mem::take(&mut *self.chores.lock());
-        chores.iter().filter(|chore| !chore.is_check()).for_each(Chore::put_footer);
+        let mut missing = chores.iter().rev().filter(|chore| !chore.is_check).peekable();
+        if missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok() {
+            let (clock, started) = (&self.options.clock, self.options.clock.uptime());
+            // Who opens the folder next waits for this, and many may be missing: of a store that never had any, all.
+            let in_time = |_: &&Chore| clock.uptime().saturating_sub(started) < AT_CLOSE_MAX;
+            missing.take_while(in_time).for_each(Chore::put_footer);
+            self.reserve.remove();
+        }
+    }
+
+    /// Cuts off the footers there are, for the room that they take; says whether there were any. Without its footer no segment that is damaged lets
+    /// the store open.
+    pub(super) fn give_up_footers(&self) -> bool {
+        let damaged = self.damaged.lock().clone();
+        let mut given = false;
+        for segment in self.table.load().iter().filter(|s| s.footer_bytes() > 0 && !damaged.contains(&s.id()))
+        {
+            given |= segment.cut_footer().is_ok();
+        }
+        given
     }
 
     /// Reads a segment that the open took on its footer's word, and serves it from memory from then on.
-    fn check(&self, Chore { segment, seal }: &Chore) {
+    fn check(&self, Chore { segment, seal, .. }: &Chore) {
         match segment.checksum() {
             Ok(crc) if crc == seal.crc => {
                 if segment.is_mapped() {

@@ -4,7 +4,7 @@
 //!
 //! It says of a sealed segment what a scan of it would say, and its checksum starts from the seal (length and checksum of the whole) that the
 //! manifest names. So one that holds is of exactly these bytes, whatever a crash, a cut or another life left behind them, and an open that folds it in
-//! gets the index that a scan would have given. One that is not there, is torn or does not hold is passed over and the segment is read.
+//! gets the index that a scan would have given. One that is not there, is torn, cannot be read or does not hold is passed over and the segment is read.
 //!
 //! So nothing waits for it, and no promise does. It is written once the manifest says that its segment is sealed; it is never synced; a crash in its midst
 //! leaves a part that does not hold. When the write fails it is cut off again, and that is all: the bytes before it were synced,
@@ -20,7 +20,8 @@
 //! # Space
 //!
 //! A footer longer than a third of its segment is not kept. So with footers disk use is at most 4/3 of what compaction keeps the log to, half
-//! more than the living and a segment: it stays within the bound (P9). On a disk that has no room for a segment or for the reserve there are none.
+//! more than the living and a segment: it stays within the bound (P9). None is written on a disk that has no room for the next segment or for the
+//! reserve, and none into the room that the reserve had, which the next open needs. Those that are there when the stream finds no room are given up.
 
 use std::io;
 use std::sync::Arc;
@@ -41,17 +42,14 @@ const SHARDS_APART: usize = 19;
 pub(super) struct Chore {
     pub(super) segment: Arc<Segment>,
     pub(super) seal: Seal,
+    /// The open took its segment on its footer's word, so nobody has seen the rest of it; else it wants a footer.
+    pub(super) is_check: bool,
 }
 
 impl Chore {
-    /// Whether its segment has a footer, so that nobody has seen the rest of it.
-    pub(super) fn is_check(&self) -> bool {
-        self.segment.footer_bytes() > 0
-    }
-
     /// Writes the footer, if there is to be one and it can be written.
     pub(super) fn put_footer(&self) {
-        let Self { segment, seal } = self;
+        let Self { segment, seal, .. } = self;
         let done = footer(segment, *seal).and_then(|footer| match footer {
             Some(footer) => segment.put_footer(&footer),
             None => Ok(()),
@@ -62,18 +60,13 @@ impl Chore {
     }
 }
 
-/// Folds in what the footer of a segment says; `None` if it has none that holds. Says how many bytes it took.
-pub(super) fn fold_footer(
-    replay: &Replay,
-    segment: &Segment,
-    seal: Seal,
-) -> io::Result<Option<(Scanned, u64)>> {
-    let Some(bytes) = segment.read_footer(seal)? else { return Ok(None) };
-    let Ok(footer) = Footer::decode(&bytes, segment.seed(), seal) else { return Ok(None) };
+/// Folds in what the footer of a segment says; `None` if it has none that can be read and holds. Says how many bytes it took.
+pub(super) fn fold_footer(replay: &Replay, segment: &Segment, seal: Seal) -> Option<(Scanned, u64)> {
+    let unread = |e| tracing::warn!(error = %e, segment = %segment.id(), "a footer could not be read");
+    let bytes = segment.read_footer(seal).map_err(unread).ok()??;
+    let footer = Footer::decode(&bytes, segment.seed(), seal).ok()?;
     // What was folded in before a line that cannot be one is in the segment as well, and may come twice.
-    if footer.visit(|placed| fold(replay, placed, segment.id(), None)).is_err() {
-        return Ok(None);
-    }
+    footer.visit(|placed| fold(replay, placed, segment.id(), None)).ok()?;
     segment.keep_footer(seal, bytes.len());
     let scanned = Scanned {
         end: seal.len,
@@ -82,7 +75,7 @@ pub(super) fn fold_footer(
         records: footer.count.into(),
         ..Scanned::start()
     };
-    Ok(Some((scanned, bytes.len() as u64)))
+    Some((scanned, bytes.len() as u64))
 }
 
 /// The footer for a sealed segment; `None` if it is damaged, or if a footer saves too little.

@@ -306,8 +306,9 @@ fn start(
             tracing::warn!(error = %e, segment = %segment.id(), "the unused end of a segment could not be cut off");
         }
         let Some(seal) = listed.seal else { continue };
-        let chore = Chore { segment: Arc::clone(segment), seal };
-        if chore.is_check() {
+        let is_check = segment.footer_bytes() > 0;
+        let chore = Chore { segment: Arc::clone(segment), seal, is_check };
+        if is_check {
             table.put(&Arc::new(segment.unmapped()));
         } else {
             table.put(segment);

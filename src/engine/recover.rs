@@ -137,14 +137,13 @@ fn read_sealed(
     if segment.written() < seal.len {
         return Err(damaged(segment.written(), "it is shorter than the manifest says"));
     }
-    let read = |e| OpenError::io(format!("read {name}"))(e);
     if seal.len >= footers_from
-        && let Some(by_footer) = fold_footer(replay, segment, seal).map_err(read)?
+        && let Some(by_footer) = fold_footer(replay, segment, seal)
     {
         return Ok(by_footer);
     }
     segment.warm_up();
-    let bytes = segment.whole(seal.len).map_err(read)?;
+    let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
     // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
     let whole = segment.cut(&bytes) == seal;
     let scanned =

@@ -113,6 +113,11 @@ impl Reserve {
         matches!(&*self.state.lock(), State::Held(held) if held.id == id)
     }
 
+    /// Whether nothing of it is missing, lent or given up.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(&*self.state.lock(), State::Held(held) if held.bytes == self.bytes)
+    }
+
     /// Whether there is any to lend.
     pub(super) fn is_held(&self) -> bool {
         matches!(*self.state.lock(), State::Held(_))

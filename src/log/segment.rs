@@ -239,6 +239,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Cuts the footer off.
+    pub(crate) fn cut_footer(&self) -> io::Result<()> {
+        self.file.truncate(self.written().into())?;
+        self.footer.store(0, Ordering::Release);
+        Ok(())
+    }
+
     /// The bytes of the footer that stands behind what counts of a segment that was opened, if there is one and its header holds.
     pub(crate) fn read_footer(&self, seal: Seal) -> io::Result<Option<Vec<u8>>> {
         let Some(left) = self.capacity.checked_sub(seal.len) else { return Ok(None) };

@@ -2,17 +2,21 @@
 //!
 //! Goal: to refute that a footer is a hint. Not here: power loss and failing disks, which every simulated life meets with footers written and read.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey, SessionStore,
-    Stored, Timestamp, Work,
+    Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey,
+    SessionStore, Stored, Timestamp, Work,
 };
 
+use crate::stores::eventually;
 use crate::support::history::history;
+use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds};
@@ -301,4 +305,114 @@ fn segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at
     store.work(Work::Compact);
     let after = life.disk.used_bytes();
     assert!(after + 3 * (64 << 10) < before, "{before} bytes, then {after}");
+}
+
+/// A store with so many sessions of `len` bytes, closed, none of whose segments has a footer.
+fn without_footers(sessions: u32, len: usize) -> SimDisk {
+    let (disk, options) = (SimDisk::new(1), options(u32::MAX));
+    let store = open(&disk, &options).unwrap().at(Durability::Buffered);
+    for n in 0..sessions {
+        drive(&store, store.create_as(number(n), vec![7; len].into(), HOUR)).unwrap().unwrap();
+    }
+    drive(&store, store.close()).unwrap().unwrap();
+    disk
+}
+
+fn number(n: u32) -> SessionKey {
+    SessionKey::of(&n.to_le_bytes())
+}
+
+#[test]
+fn footers_of_a_close_leave_the_next_open_its_room() {
+    let prepared = without_footers(2_000, 300);
+    for room in [120, 136, 152] {
+        let disk = prepared.copy(1);
+        disk.space_bytes(disk.used_bytes() + (room << 10));
+        let store = open(&disk, &options(0)).unwrap();
+        drive(&store, store.close()).unwrap().unwrap();
+        let store = open(&disk, &options(0)).unwrap_or_else(|e| panic!("{room} KiB: {e}"));
+        assert_eq!(store.recovery().sessions, 2_000);
+    }
+}
+
+#[test]
+fn footers_leave_a_store_without_a_reserve_the_room_to_shrink_in() {
+    for room in [68, 76] {
+        let disk = without_footers(2_000, 300);
+        disk.space_bytes(disk.used_bytes() + (room << 10));
+        let store = open(&disk, &options(0)).unwrap().at(Durability::Buffered);
+        (0..40).for_each(|_| store.step());
+        for n in (0..2_000).filter(|n| n % 50 < 35) {
+            let deleted = drive(&store, store.delete(number(n))).unwrap();
+            assert!(deleted.unwrap_or_else(|e| panic!("{room} KiB, {n}: {e}")));
+            store.step();
+        }
+    }
+}
+
+#[test]
+fn footer_that_the_device_cannot_read_costs_time_alone() {
+    // The header of the footer, then all of it.
+    let closed = Closed::new(|_| {});
+    for read in 1..=2 {
+        closed.disk.fail_call_of(Call::Read, 2 + read, Fault::Eio);
+        let store = open(&closed.disk, &closed.options).unwrap();
+        assert!(store.recovery().bytes > 3_000, "{read}: {:?}", store.recovery());
+        (0..10).for_each(|n| assert_eq!(get(&store, n).unwrap().unwrap().payload, marked(n)));
+        drive(&store, store.close()).unwrap().unwrap();
+    }
+}
+
+#[test]
+fn close_does_not_wait_for_all_the_footers_that_are_missing() {
+    let disk = without_footers(2_000, 300);
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let slow = Arc::clone(&clock);
+    let hooked = Hooked::on(disk.clone(), move |call, _| {
+        if call == At::Read {
+            slow.advance(Duration::from_millis(300));
+        }
+        Ok(())
+    });
+    let store =
+        LogStore::open_by_hand(hooked, Options { clock: Arc::clone(&clock) as _, ..options(0) }).unwrap();
+    let before = clock.uptime();
+    drive(&store, store.close()).unwrap().unwrap();
+    assert_eq!((clock.uptime() - before).as_millis(), 1_200, "of {} segments", store.stats().segments);
+    assert_eq!(with_footers(&disk).len(), 4);
+}
+
+/// A store of which the first segments hold the sessions that end in a minute.
+fn ending_soon() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options(0)).unwrap().at(Durability::Buffered);
+    for n in 0..2_000 {
+        let lifetime = if n < 300 { Lifetime::idle(Duration::from_secs(60)) } else { HOUR };
+        drive(&store, store.create_as(number(n), vec![7; 300].into(), lifetime)).unwrap().unwrap();
+    }
+    drive(&store, store.close()).unwrap().unwrap();
+    disk
+}
+
+/// Checks take as long as reading all there is; what is dead does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_goes_on_between_the_checks_behind_an_open() {
+    let disk = std::thread::spawn(ending_soon).join().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_600_000)));
+    let (calls, removed) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+    let (seen, gone) = (Arc::clone(&calls), Arc::clone(&removed));
+    let hooked = Hooked::on(disk, move |call, name| {
+        if std::thread::current().name() == Some("cloakroom-compactor") && name.ends_with(".seg") {
+            gone.fetch_or(call == At::Remove, Ordering::SeqCst);
+            if call == At::Read && !gone.load(Ordering::SeqCst) {
+                seen.lock().unwrap().insert(name.to_owned());
+            }
+        }
+        Ok(())
+    });
+    let store = LogStore::open_on(hooked, Options { clock, ..options(0) }).await.unwrap();
+    eventually("what is dead is removed", || removed.load(Ordering::SeqCst)).await;
+    let read = calls.lock().unwrap().len();
+    assert!((1..=4).contains(&read), "{read} segments were read");
+    store.close().await.unwrap();
 }

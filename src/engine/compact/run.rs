@@ -53,6 +53,10 @@ impl Engine {
             self.remove_file(id);
         }
         let pressed = self.log.is_pressed() || self.reserve.is_short();
+        if pressed && self.give_up_footers() {
+            self.log.turned.raise();
+            return true;
+        }
         let victims = choose(&self.usage(), self.options.segment_bytes.into(), pressed);
         if victims.is_empty() {
             self.unread.lock().clear();

@@ -286,28 +286,6 @@ fn segments_that_are_short_or_mostly_headers_have_no_footer() {
     assert_eq!(footers(0, 0).0, 0, "it would be longer than a third");
 }
 
-#[test]
-fn segments_that_are_nearly_half_dead_stay_within_the_bound_with_their_footers() {
-    let life = Life::open(SimDisk::new(1));
-    let store = life.store().at(Durability::Buffered);
-    let soon = Lifetime::absolute(Duration::from_secs(60));
-    for n in 0..1_400_u32 {
-        let lifetime = if n % 100 < 48 { soon } else { HOUR };
-        drive(&store, store.create_as(SessionKey::of(&n.to_le_bytes()), vec![7; 90].into(), lifetime))
-            .unwrap()
-            .unwrap();
-        if n % 50 == 0 {
-            store.step();
-        }
-    }
-    assert!(with_footers(&life.disk).len() > 2);
-    life.clock.advance(Duration::from_secs(61));
-    (0..100).for_each(|_| store.step());
-    let (used, stats) = (life.disk.used_bytes(), store.stats());
-    let other = 4 << 10;
-    assert!(used <= 2 * stats.live_bytes + 2 * (64 << 10) + other, "{used} bytes: {stats:?}");
-}
-
 /// A segment that waits for its footer is held open, and its space with it.
 #[test]
 fn segment_that_is_removed_before_its_footer_was_written_gives_its_space_back_at_once() {

@@ -97,12 +97,10 @@ impl Engine {
     /// The sealed segments that may be compacted.
     fn usage(&self) -> Vec<Usage> {
         let live = self.index.live_bytes();
-        let list = self.table.load();
         let left_alone = [self.damaged.lock().clone(), self.unread.lock().clone()].concat();
         let usage = |listed: &Listed| {
             let id = SegmentId(listed.id);
-            let footer = find(&list, id).map_or(0, |segment| segment.footer_bytes());
-            let bytes = u64::from(listed.seal?.len) + u64::from(footer);
+            let bytes = u64::from(listed.seal?.len);
             Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0) })
         };
         let all =

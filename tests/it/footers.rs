@@ -398,6 +398,15 @@ fn close_does_not_wait_for_all_the_footers_that_are_missing() {
     assert_eq!(with_footers(&disk).len(), 4);
 }
 
+#[test]
+fn segment_that_the_check_cannot_read_is_told_of_as_damaged() {
+    let closed = Closed::new(|_| {});
+    let store = open(&closed.disk, &closed.options).unwrap();
+    closed.disk.fail_call_of(Call::Read, 1, Fault::Eio);
+    (0..3).for_each(|_| store.step());
+    assert_eq!(store.stats().damaged_segments, 1);
+}
+
 /// A store of which the first segments hold the sessions that end in a minute.
 fn ending_soon() -> SimDisk {
     let disk = SimDisk::new(1);

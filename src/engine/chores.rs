@@ -81,7 +81,11 @@ impl Engine {
                 tracing::error!(segment = %segment.id(), "a segment is damaged; `verify` tells where, and what of it is read says so");
                 self.found_damaged(segment.id());
             }
-            Err(e) => tracing::error!(error = %e, segment = %segment.id(), "a segment could not be read"),
+            Err(e) => {
+                // Nobody reads it again to tell: it counts as damaged, as it does for `verify`.
+                tracing::error!(error = %e, segment = %segment.id(), "a segment cannot be read; `verify` tells where");
+                self.found_damaged(segment.id());
+            }
         }
     }
 }

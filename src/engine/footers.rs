@@ -19,8 +19,8 @@
 //!
 //! # Space
 //!
-//! A footer longer than a third of its segment is not kept. So with footers disk use is at most 4/3 of what compaction keeps the log to, half
-//! more than the living and a segment: it stays within the bound (P9). None is written on a disk that has no room for the next segment or for the
+//! A footer longer than a third of its segment is not kept, and compaction counts it as dead: a segment takes less than twice what lives of it with its
+//! footer, which is the bound (P9). None is written on a disk that has no room for the next segment or for the
 //! reserve, and none into the room that the reserve had, which the next open needs. Those that are there when the stream finds no room are given up.
 
 use std::io;

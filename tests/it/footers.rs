@@ -364,6 +364,22 @@ fn footer_that_the_device_cannot_read_costs_time_alone() {
 }
 
 #[test]
+fn disk_use_with_footers_is_bounded() {
+    for (sessions, len) in [(1_056, 100), (1_377, 100), (1_312, 110)] {
+        let life = Life::open(SimDisk::new(1));
+        let store = life.store().at(Durability::Buffered);
+        for n in 0..sessions {
+            let lifetime = Lifetime::absolute(Duration::from_secs(if n % 100 < 47 { 3_600 } else { 36_000 }));
+            drive(&store, store.create_as(number(n), vec![7; len].into(), lifetime)).unwrap().unwrap();
+        }
+        life.rest();
+        assert!(!with_footers(&life.disk).is_empty());
+        life.clock.advance(Duration::from_secs(2 * 3_600));
+        life.rest();
+    }
+}
+
+#[test]
 fn close_does_not_wait_for_all_the_footers_that_are_missing() {
     let disk = without_footers(2_000, 300);
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
@@ -380,6 +396,15 @@ fn close_does_not_wait_for_all_the_footers_that_are_missing() {
     drive(&store, store.close()).unwrap().unwrap();
     assert_eq!((clock.uptime() - before).as_millis(), 1_200, "of {} segments", store.stats().segments);
     assert_eq!(with_footers(&disk).len(), 4);
+}
+
+#[test]
+fn segment_that_the_check_cannot_read_is_told_of_as_damaged() {
+    let closed = Closed::new(|_| {});
+    let store = open(&closed.disk, &closed.options).unwrap();
+    closed.disk.fail_call_of(Call::Read, 1, Fault::Eio);
+    (0..3).for_each(|_| store.step());
+    assert_eq!(store.stats().damaged_segments, 1);
 }
 
 /// A store of which the first segments hold the sessions that end in a minute.

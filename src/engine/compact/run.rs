@@ -90,18 +90,19 @@ impl Engine {
         let active = self.log.active();
         let live = self.index.live_bytes().get(&active.id()).copied().unwrap_or(0);
         let live = live + u64::from(self.reserve.spared_bytes());
-        let usage = Usage { id: active.id(), bytes: active.written().into(), live };
+        let usage = Usage { id: active.id(), bytes: active.written().into(), live, footer: 0 };
         usage.is_worth_it() && choose(&self.usage(), self.options.segment_bytes.into(), true).is_empty()
     }
 
     /// The sealed segments that may be compacted.
     fn usage(&self) -> Vec<Usage> {
-        let live = self.index.live_bytes();
+        let (live, list) = (self.index.live_bytes(), self.table.load());
         let left_alone = [self.damaged.lock().clone(), self.unread.lock().clone()].concat();
         let usage = |listed: &Listed| {
             let id = SegmentId(listed.id);
             let bytes = u64::from(listed.seal?.len);
-            Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0) })
+            let footer = find(&list, id).map_or(0, |segment| segment.footer_bytes()).into();
+            Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0), footer })
         };
         let all =
             self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());

@@ -40,6 +40,8 @@ mod format_compat;
 mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// Operations that others overtake.
+mod overtaken;
 /// The sessions of an owner: listed, counted, labelled.
 mod owned;
 /// Whose sessions they are, and ending all of somebody's.

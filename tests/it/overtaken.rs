@@ -111,11 +111,12 @@ impl Clock for Overtaking {
         };
         if let Some(beside) = beside {
             let (tell, told) = channel();
-            std::thread::spawn(move || {
+            let other = std::thread::Builder::new().spawn(move || {
                 beside();
                 // Who has gone on does not wait for it now.
                 let _ = tell.send(());
             });
+            other.unwrap();
             if told.recv_timeout(PATIENCE).is_err() {
                 *self.begun.lock().unwrap() = Some(told);
             }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Clock, Durability, Lifetime, LogStore, Options, ReadMode, SessionStore, SystemClock};
+use cloakroom::{Clock, Durability, Lifetime, LogStore, Options, ReadMode, SessionStore, SystemClock, Whose};
 
 use crate::moments::run;
-use crate::owned::{key, open, options, there};
+use crate::owned::{ann, key, open, options, there};
 use crate::support::hooked::{At, Hooked};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -76,6 +76,8 @@ fn store_that_opens_with_shorter_segments_makes_none_that_is_longer() {
         }
     };
     check();
+    // A list of all, and of what was written again as few as it takes.
+    assert!(segments(&disk).len() <= before.len() + 8, "{:?}", segments(&disk));
     for _ in 0..20 {
         store.step();
         check();
@@ -112,6 +114,31 @@ fn long_copy_is_synced_in_parts() {
     assert!(store.stats().compacted_bytes > 16 << 20);
     // The copy is the last file that was made: as it is made, two parts of 8 MiB, and the rest.
     assert_eq!(syncs.lock().unwrap().iter().rfind(|(name, _)| name.ends_with(".seg")).unwrap().1, &4);
+}
+
+#[test]
+fn figures_of_what_is_live_are_the_same_after_an_open() {
+    let (options, _) = options();
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options);
+    for n in 0..12 {
+        create(&store, n, 3_000, hours(1));
+    }
+    let live = || store.stats().live_bytes;
+    assert_eq!(live(), store.stats().record_bytes, "nothing is dead");
+    run(&store, store.bind(key(0), Some(ann()))).unwrap().unwrap();
+    let rotated = run(&store, store.rotate(key(1))).unwrap().unwrap().unwrap();
+    run(&store, store.put(rotated.key(), vec![2; 100].into())).unwrap().unwrap().unwrap();
+    run(&store, store.rotate(key(2))).unwrap().unwrap().unwrap();
+    run(&store, store.set_lifetime(key(3), hours(2))).unwrap().unwrap();
+    run(&store, store.set_lifetime(key(4), hours(2))).unwrap().unwrap();
+    run(&store, store.put(key(4), vec![2; 100].into())).unwrap().unwrap().unwrap();
+    run(&store, store.delete(key(5))).unwrap().unwrap();
+    run(&store, store.revoke(Whose::Owner(ann()), None)).unwrap().unwrap();
+    (0..4).for_each(|_| store.step());
+    let before = live();
+    run(&store, store.close()).unwrap().unwrap();
+    assert_eq!(open(&disk, &options).stats().live_bytes, before);
 }
 
 #[test]

@@ -112,6 +112,7 @@ fn shortened_and_expired_session_stays_gone_after_a_crash() {
     clock.advance(Duration::from_secs(3));
     assert!(!there(&store, 0));
     store.step();
+    assert_eq!(store.stats().expired, 1 + 18, "with a tombstone and without");
     disk.crash();
     let store = open(&disk, &options);
     assert!(!there(&store, 0), "revived");

@@ -12,6 +12,7 @@ use std::time::Duration;
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{Durability, Lifetime, LogStore, SessionKey, SessionStore, When, Work};
 
+use crate::copies::is_segment;
 use crate::support::history::{Op, Step, history};
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -224,8 +225,11 @@ fn file_that_could_not_be_removed_is_removed_later_and_no_other_is_tried_again()
         let (full, removes) = (Arc::clone(&full), Arc::clone(&removes));
         Hooked::on(life.disk.clone(), move |at, name| match at {
             At::Create if full.swap(false, Ordering::Relaxed) => Err(ErrorKind::StorageFull.into()),
-            At::Create => Ok(drop(made.lock().unwrap().insert(name.to_owned()))),
-            At::Remove if name.ends_with(".seg") => {
+            At::Create => {
+                made.lock().unwrap().insert(name.to_owned());
+                Ok(())
+            }
+            At::Remove if is_segment(name) => {
                 removes.fetch_add(1, Ordering::Relaxed);
                 // What is there is removed at the second try.
                 if made.lock().unwrap().remove(name) {
@@ -252,7 +256,7 @@ fn file_that_could_not_be_removed_is_removed_later_and_no_other_is_tried_again()
     full.store(true, Ordering::Relaxed);
     (0..20).for_each(|_| store.step());
     assert!(!full.load(Ordering::Relaxed) && store.stats().compacted_bytes > 0);
-    let files = life.disk.names().into_iter().filter(|name| name.ends_with(".seg")).count() as u64;
+    let files = life.disk.names().into_iter().filter(|name| is_segment(name)).count() as u64;
     assert_eq!(files, store.stats().segments + 1, "the segments and the reserve: {}", life.trace());
     let before = removes.load(Ordering::Relaxed);
     (0..10).for_each(|_| store.step());

@@ -11,6 +11,7 @@ use cloakroom::{
     Access, Clock, Durability, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
 };
 
+use crate::copies::is_segment;
 use crate::moments::run;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -121,7 +122,7 @@ fn doubtful_time_has_nothing_compacted() {
         assert!(run(&store.at(Durability::Buffered), store.delete(key)).unwrap().unwrap());
     }
     close(&store);
-    let segments = || disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect::<Vec<_>>();
+    let segments = || disk.names().into_iter().filter(|name| is_segment(name)).collect::<Vec<_>>();
     let before = segments();
 
     let (store, _) = open_at(&disk, START.saturating_add(WEEK));

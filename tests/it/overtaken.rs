@@ -156,28 +156,42 @@ fn at_every_reading(
     }
 }
 
-const OPERATIONS: [(&str, fn(&LogStore)); 6] = [
-    ("put", |store| drop(now(store.put(key(1), "late".into())).unwrap())),
+/// What is done to a store, and what it is called.
+type Named = (&'static str, fn(&LogStore));
+
+const OPERATIONS: [Named; 6] = [
+    ("put", |store| {
+        now(store.put(key(1), "late".into())).unwrap();
+    }),
     ("put_if", |store| {
         let stored = now(store.get(key(1), Access::Peek)).unwrap();
         if let Some(stored) = stored {
             let _ = now(store.put_if(key(1), "late".into(), stored.version));
         }
     }),
-    ("set_lifetime", |store| drop(now(store.set_lifetime(key(1), DAY)).unwrap())),
-    ("bind", |store| drop(now(store.bind(key(1), Some(ann()))).unwrap())),
-    ("rotate", |store| drop(now(store.rotate(key(1))).unwrap())),
-    ("sign_in", |store| drop(now(store.sign_in(key(1), ann().into())).unwrap())),
+    ("set_lifetime", |store| {
+        now(store.set_lifetime(key(1), DAY)).unwrap();
+    }),
+    ("bind", |store| {
+        now(store.bind(key(1), Some(ann()))).unwrap();
+    }),
+    ("rotate", |store| {
+        now(store.rotate(key(1))).unwrap();
+    }),
+    ("sign_in", |store| {
+        now(store.sign_in(key(1), ann().into())).unwrap();
+    }),
+];
+
+const REVOCATIONS: [Named; 2] = [
+    ("revoke", |store| now(store.revoke(Whose::Owner(ann()), None)).unwrap()),
+    ("revoke all", |store| now(store.revoke(Whose::Everybody, None)).unwrap()),
 ];
 
 #[test]
 fn session_that_is_ended_at_any_reading_of_the_clock_within_an_operation_is_gone_behind_it() {
-    let ends: [(&str, fn(&LogStore)); 2] = [
-        ("revoke", |store| now(store.revoke(Whose::Owner(ann()), None)).unwrap()),
-        ("revoke all", |store| now(store.revoke(Whose::Everybody, None)).unwrap()),
-    ];
     for (operation, operate) in OPERATIONS {
-        for (end, beside) in ends {
+        for (end, beside) in REVOCATIONS {
             at_every_reading(
                 |store| now(store.create_owned_as(key(1), "x".into(), DAY, ann().into())).unwrap(),
                 operate,

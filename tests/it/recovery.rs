@@ -236,7 +236,9 @@ fn newest_four_copies_of_torn_ends_are_kept_and_what_only_looks_like_one_is_left
     let others =
         ["torn-00000001-0000000.bin", "torn-00000001-0000000g.bin", "torn-00000001.bin", "torn-notes.txt"];
     let folder: &dyn Disk = &life.disk;
-    others.iter().for_each(|name| drop(folder.create(name, 1).unwrap()));
+    for name in others {
+        folder.create(name, 1).unwrap();
+    }
     let mut seen = Vec::new();
     for n in 0..7 {
         let store = open(&life).at(Durability::Buffered);

@@ -19,13 +19,13 @@ fn key(n: u8) -> SessionKey {
     SessionKey::of(&[n])
 }
 
-/// A killed store with a group for each of so many sessions, and what it held. If it was `synced` the last group tells that all before it are on the
-/// device.
+/// A killed store with a group for each of so many sessions, and what it held. If they were `synced` each of the last two groups tells
+/// that all before it are on the device.
 fn turned(sessions: u8, synced: bool) -> (SimDisk, Options, Sessions) {
     let life = Life::open(SimDisk::new(7));
     let store = life.store().at(Durability::Buffered);
     for n in 0..sessions {
-        if n == sessions - 1 && synced {
+        if n + 2 >= sessions && synced {
             store.work(Work::Sync);
         }
         drive(&store, store.create_as(key(n), vec![0xA0 + n; 5_000].into(), DAY)).unwrap().unwrap();
@@ -92,4 +92,26 @@ fn second_segment_in_which_nothing_was_written_yet_tells_nothing_of_the_first() 
     let certain = proven(&disk, &options, &[]);
     assert!((5..FIRST).all(|n| certain.get(&key(n)) == sessions.get(&key(n))), "{:?}", certain.keys());
     assert!((0..4).all(|n| !certain.contains_key(&key(n))), "{:?}", certain.keys());
+    // Nor does another file in its place, in which nothing can be told from what was to be there.
+    let (disk, options, sessions) = turned(FIRST, true);
+    disk.set_contents("00000003.seg", &[0xFF; 64 << 10]);
+    assert!(open(&disk, &options).is_err());
+    assert!(proven(&disk, &options, &[]) == sessions);
+}
+
+#[test]
+fn torn_end_beside_damage_leaves_nobody() {
+    let (disk, options, _) = turned(FIRST, true);
+    let (name, torn) = find(&disk, FIRST - 1);
+    // The header of its group.
+    disk.flip_bit(name, torn - 140, 0).unwrap();
+    assert_eq!(proven(&disk, &options, &[]).len(), usize::from(FIRST) - 1, "a torn end alone");
+    let (_, at) = find(&disk, 2);
+    disk.flip_bit(name, at, 0).unwrap();
+    let report = verify(&disk, &options);
+    assert!(!report.is_sound() && report.torn_bytes > 0, "{report:?}");
+    assert!(
+        proven(&disk, &options, &[]).is_empty(),
+        "what was torn may have been damaged, and have ended anybody"
+    );
 }

@@ -64,6 +64,11 @@ fn list_of_another_store_removes_nothing() {
     let before = files(&store.disk);
     assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
     assert!(files(&store.disk) == before);
+    assert!(!verify(&store.disk, &store.options).is_sound());
+    // However many there are.
+    let one_less = store.disk.copy(2);
+    one_less.remove(before.keys().find(|name| is_segment(name)).unwrap()).unwrap();
+    assert!(!verify(&one_less, &store.options).is_sound());
     let done = salvage(&store.disk, &store.options).unwrap();
     assert_eq!(done.sessions_kept, 0, "nothing tells which of the two is right");
     let segments = before.iter().filter(|(name, _)| is_segment(name));
@@ -115,6 +120,65 @@ fn segment_that_no_list_knows_and_that_is_gone_is_missed() {
     let certain = proven(&disk, &options, &[]);
     assert!(!certain.contains_key(&key(0)), "its end was in the segment that is gone");
     assert!(certain.contains_key(&key(26)), "it was written after that: {certain:?}");
+}
+
+#[test]
+fn last_segment_that_no_list_knows_and_that_is_gone_is_missed() {
+    let (disk, options, list) = turned();
+    disk.remove("MANIFEST").unwrap();
+    disk.set_contents("MANIFEST.old", &list);
+    disk.remove("00000004.seg").unwrap();
+    assert!(proven(&disk, &options, &[]).is_empty(), "it may have ended anybody");
+}
+
+/// A segment with groups of another store, whose id is beyond all of a store's.
+fn foreign(options: &Options) -> (String, Vec<u8>) {
+    let other = SimDisk::new(2);
+    for _ in 0..40 {
+        drop(open(&other, options).unwrap());
+    }
+    let store = open(&other, options).unwrap().at(Durability::Sync);
+    drive(&store, store.create("x".into(), Lifetime::absolute(Duration::from_secs(60)))).unwrap().unwrap();
+    let last = other
+        .names()
+        .into_iter()
+        .filter(|name| is_segment(name))
+        .find(|name| other.contents(name).unwrap()[64..].iter().any(|byte| *byte != 0));
+    let name = last.unwrap();
+    (name.clone(), other.contents(&name).unwrap())
+}
+
+#[test]
+fn segment_of_another_store_beyond_the_list_tells_that_the_list_may_be_anothers() {
+    let store = whole(52, 2, End::Close);
+    assert!(!proven(&store.disk, &store.options, &store.keys).is_empty());
+    let (name, bytes) = foreign(&store.options);
+    assert!(!store.disk.names().contains(&name));
+    let folder: &dyn cloakroom::disk::Disk = &store.disk;
+    folder.create(&name, 1).unwrap();
+    store.disk.set_contents(&name, &bytes);
+    assert!(open(&store.disk, &store.options).is_err());
+    assert!(!verify(&store.disk, &store.options).is_sound());
+    assert!(proven(&store.disk, &store.options, &store.keys).is_empty());
+}
+
+#[test]
+fn folder_of_a_store_that_was_never_finished_is_sound_exactly_where_it_opens() {
+    let options = Life::new(SimDisk::new(1)).options;
+    let first = SimDisk::new(1);
+    drop(open(&first, &options).unwrap());
+    for n in 1..=first.calls() {
+        let disk = SimDisk::new(n);
+        disk.crash_at_call(n);
+        drop(open(&disk, &options));
+        if disk.has_power() {
+            disk.kill();
+        } else {
+            disk.restart();
+        }
+        assert!(verify(&disk, &options).is_sound(), "call {n}: {:?}", disk.names());
+        open(&disk, &options).unwrap();
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Durability, Lifetime, Options, SessionKey, SessionStore, Work};
 
-use super::{Sessions, observe, open, proven, salvage, verify};
+use super::{Sessions, is_segment, observe, open, proven, salvage, verify};
 use crate::support::life::{Life, drive};
 
 const DAY: Lifetime = Lifetime::absolute(std::time::Duration::from_secs(86_400));
@@ -79,6 +79,9 @@ fn hole_in_the_first_of_two_segments_leaves_what_the_second_says() {
         // What was lost may have ended any that is older.
         assert!((0..n).all(|n| !certain.contains_key(&key(n))), "{:?}", certain.keys());
         assert_eq!(salvage(&disk, &options).unwrap().sessions_kept, certain.len() as u64);
+        // Into as few files as hold them.
+        let is_new = |name: &String| is_segment(name) && !name.starts_with("quarantine");
+        assert!(disk.names().iter().filter(|name| is_new(name)).count() <= 2, "{:?}", disk.names());
         assert!(observe(&open(&disk, &options).unwrap(), &[]) == certain);
     }
 }

@@ -131,6 +131,46 @@ fn last_segment_that_no_list_knows_and_that_is_gone_is_missed() {
     assert!(proven(&disk, &options, &[]).is_empty(), "it may have ended anybody");
 }
 
+#[test]
+fn file_that_no_list_knows_counts_for_what_its_front_shows() {
+    let (disk, options, list) = turned();
+    disk.remove("MANIFEST").unwrap();
+    disk.set_contents("MANIFEST.old", &list);
+    // One that is shorter than a header was never written to.
+    disk.create("00000009.seg", 1).unwrap();
+    disk.set_contents("00000009.seg", &disk.contents("00000004.seg").unwrap()[..20]);
+    assert_eq!(proven(&disk, &options, &[]).len(), 26);
+    disk.flip_bit("00000004.seg", 40, 0).unwrap();
+    assert!(proven(&disk, &options, &[]).is_empty(), "whatever ended somebody may be in it");
+}
+
+#[test]
+fn file_beyond_the_list_in_which_nothing_counts_is_no_damage() {
+    // What a close could not remove of a store in which nobody ever was.
+    let life = Life::open(SimDisk::new(3));
+    let reserve = "00000002.seg";
+    let bytes = life.disk.contents("00000001.seg").unwrap();
+    drive(life.store(), life.store().close()).unwrap().unwrap();
+    assert!(!life.disk.names().iter().any(|name| is_segment(name)));
+    life.disk.kill();
+    life.disk.create(reserve, 1).unwrap();
+    life.disk.set_contents(reserve, &vec![0; 64 << 10]);
+    assert!(verify(&life.disk, &life.options).is_sound());
+    life.disk.create("00000001.seg", 1).unwrap();
+    life.disk.set_contents("00000001.seg", &bytes);
+    assert!(verify(&life.disk, &life.options).is_sound());
+    open(&life.disk, &life.options).unwrap();
+    // A segment under another's name.
+    let store = whole(53, 2, End::Close);
+    let from = store.disk.names().into_iter().find(|name| is_segment(name)).unwrap();
+    let to = "00ffffff.seg";
+    store.disk.create(to, 1).unwrap();
+    store.disk.set_contents(to, &store.disk.contents(&from).unwrap());
+    assert!(verify(&store.disk, &store.options).is_sound());
+    assert!(proven(&store.disk, &store.options, &store.keys) == store.last);
+    open(&store.disk, &store.options).unwrap();
+}
+
 /// A segment with groups of another store, whose id is beyond all of a store's.
 fn foreign(options: &Options) -> (String, Vec<u8>) {
     let other = SimDisk::new(2);
@@ -154,8 +194,7 @@ fn segment_of_another_store_beyond_the_list_tells_that_the_list_may_be_anothers(
     assert!(!proven(&store.disk, &store.options, &store.keys).is_empty());
     let (name, bytes) = foreign(&store.options);
     assert!(!store.disk.names().contains(&name));
-    let folder: &dyn cloakroom::disk::Disk = &store.disk;
-    folder.create(&name, 1).unwrap();
+    store.disk.create(&name, 1).unwrap();
     store.disk.set_contents(&name, &bytes);
     assert!(open(&store.disk, &store.options).is_err());
     assert!(!verify(&store.disk, &store.options).is_sound());
@@ -229,6 +268,13 @@ fn records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left(
         life.disk.names(),
         verify(&life.disk, &life.options)
     );
+    // Also where nothing tells what one of the files is.
+    let holds = |name: &&String| is_segment(name) && life.disk.contents(name).unwrap()[0] != 0;
+    for name in life.disk.names().iter().filter(holds) {
+        let disk = life.disk.copy(1);
+        disk.flip_bit(name, 40, 0).unwrap();
+        assert!(proven(&disk, &life.options, &[ended]).is_empty(), "{name}");
+    }
 }
 
 /// A store at one moment of its life, and the lists that it had until then.

@@ -73,3 +73,16 @@ fn turn_of(name: &str) -> Option<(u32, &str)> {
     let (turn, name) = name.strip_prefix(QUARANTINE)?.split_once('-')?;
     turn.bytes().all(|b| b.is_ascii_digit()).then(|| Some((turn.parse().ok()?, name)))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_damaged_places_are_counted_and_the_first_thousand_kept() {
+        let mut damages = Damages::default();
+        (0..1_001).for_each(|at| damages.add("00000001.seg", at, "it is damaged"));
+        assert_eq!((damages.count, damages.places.len()), (1_001, 1_000));
+        assert_eq!(damages.places.last().map(|place| place.offset), Some(999));
+    }
+}

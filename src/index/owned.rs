@@ -341,4 +341,14 @@ mod tests {
             assert!(each <= 32, "one in {share}: {each}");
         }
     }
+
+    #[test]
+    fn links_of_many_owners_are_spread_over_buckets() {
+        let mut owned = Owned::default();
+        (0..20_000).for_each(|n| owned.set(n, Some(owner(n))));
+        let links =
+            |head: u32| std::iter::successors(owned.link(head), |link| owned.link(link.next())).count();
+        let longest = owned.heads.iter().map(|head| links(*head)).max();
+        assert!(longest < Some(32), "{longest:?} links in a bucket");
+    }
 }

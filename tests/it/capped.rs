@@ -260,6 +260,21 @@ fn after_a_crash_at_any_call_of_a_sign_in_the_cap_holds_and_who_was_told_is_sign
     assert!(outcomes.iter().all(|n| *n > 0), "{outcomes:?}");
 }
 
+#[test]
+fn session_that_has_expired_is_not_evicted_though_it_is_still_in_memory() {
+    let (options, clock) = options();
+    let store = open(&SimDisk::new(1), &options);
+    create_owned(&store, 1, Lifetime::absolute(HOUR), ann().into()).unwrap().unwrap();
+    create_owned(&store, 2, DAY, ann().into()).unwrap().unwrap();
+    let store = store.at(Durability::Buffered);
+    clock.advance(HOUR);
+    create_owned(&store, 3, DAY, Binding::to(ann()).at_most(2, AtCap::EvictOldest)).unwrap().unwrap();
+    assert_eq!((count(&store), store.stats().evicted), (2, 0));
+    assert!(there(&store, 2) && there(&store, 3));
+    (0..4).for_each(|_| store.step());
+    assert_eq!(store.stats().expired, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cap_holds_at_every_instant_while_64_tasks_sign_in() {
     for then in [AtCap::RejectNew, AtCap::EvictOldest, AtCap::EvictIdle] {

@@ -3,12 +3,18 @@
 //! Goal: to refute that a session lives or dies by where its records lie (P1, P2, P4), and that disk space is bounded (P9). Method: small
 //! segments, histories that leave one kind of record alone in a segment, and a restart after each.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
-use cloakroom::{Durability, Lifetime, SessionKey, SessionStore, When};
+use cloakroom::{Durability, Lifetime, LogStore, SessionKey, SessionStore, When, Work};
 
+use crate::copies::is_segment;
 use crate::support::history::{Op, Step, history};
+use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds};
@@ -181,6 +187,80 @@ fn touch_whose_segment_holds_nothing_else_is_kept() {
         life.again(if round % 2 == 0 { End::PowerLoss } else { End::Close });
         assert_eq!(life.model.live_count(life.now()), 9);
     }
+}
+
+/// A touch counts while it is the newest of its session; of the others a copy would be as long as what it was made of.
+#[test]
+fn touches_that_a_newer_one_replaced_are_not_copied() {
+    let life = Life::open(SimDisk::new(1));
+    let store = life.store().at(Durability::Buffered);
+    let fill = |first: u32| {
+        for n in first..first + 10 {
+            let key = SessionKey::of(&n.to_le_bytes());
+            drive(&store, store.create_as(key, vec![1; 5_900].into(), Lifetime::idle(HOUR)))
+                .unwrap()
+                .unwrap();
+        }
+        life.step();
+    };
+    fill(0);
+    let key = SessionKey::of(&0_u32.to_le_bytes());
+    for seconds in 0..500 {
+        let lifetime = Lifetime::absolute(Duration::from_secs(3_600 + seconds));
+        assert!(drive(&store, store.set_lifetime(key, lifetime)).unwrap().unwrap());
+    }
+    fill(10);
+    fill(20);
+    life.rest();
+    let copied = store.stats().compacted_bytes;
+    assert!((1..20_000).contains(&copied), "{copied} bytes were copied for a session's newest touch");
+}
+
+#[test]
+fn file_that_could_not_be_removed_is_removed_later_and_no_other_is_tried_again() {
+    let life = Life::new(SimDisk::new(1));
+    let (made, full, removes) =
+        (Mutex::<BTreeSet<_>>::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let disk = {
+        let (full, removes) = (Arc::clone(&full), Arc::clone(&removes));
+        Hooked::on(life.disk.clone(), move |at, name| match at {
+            At::Create if full.swap(false, Ordering::Relaxed) => Err(ErrorKind::StorageFull.into()),
+            At::Create => {
+                made.lock().unwrap().insert(name.to_owned());
+                Ok(())
+            }
+            At::Remove if is_segment(name) => {
+                removes.fetch_add(1, Ordering::Relaxed);
+                // What is there is removed at the second try.
+                if made.lock().unwrap().remove(name) {
+                    Err(ErrorKind::PermissionDenied.into())
+                } else {
+                    Ok(())
+                }
+            }
+            _ => Ok(()),
+        })
+    };
+    let store = LogStore::open_by_hand(disk, life.options.clone()).unwrap().at(Durability::Buffered);
+    for n in 0..60_u32 {
+        let key = SessionKey::of(&n.to_le_bytes());
+        drive(&store, store.create_as(key, vec![1; 5_000].into(), Lifetime::idle(HOUR))).unwrap().unwrap();
+        if n % 4 > 0 {
+            assert!(drive(&store, store.delete(key)).unwrap().unwrap());
+        }
+        store.work(Work::Write);
+        store.work(Work::Sync);
+        store.work(Work::Keep);
+    }
+    // The first copy finds no room, and goes to the reserve.
+    full.store(true, Ordering::Relaxed);
+    (0..20).for_each(|_| store.step());
+    assert!(!full.load(Ordering::Relaxed) && store.stats().compacted_bytes > 0);
+    let files = life.disk.names().into_iter().filter(|name| is_segment(name)).count() as u64;
+    assert_eq!(files, store.stats().segments + 1, "the segments and the reserve: {}", life.trace());
+    let before = removes.load(Ordering::Relaxed);
+    (0..10).for_each(|_| store.step());
+    assert_eq!(removes.load(Ordering::Relaxed), before);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! - A salvage keeps the same sessions, every file that was there lies in quarantine, and the strict open succeeds from then on.
 
 mod crashes;
+mod ends;
 mod histories;
 mod kept;
 mod lost_list;

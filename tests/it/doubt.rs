@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Clock, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
+    Access, Clock, Durability, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
 };
 
+use crate::copies::is_segment;
 use crate::moments::run;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -104,6 +105,40 @@ fn delete_by_a_doubtful_time_hides_all_that_the_right_time_would_revive() {
     close(&store);
     let (store, _) = open_at(&disk, START.saturating_add(50 * HOUR));
     assert!(!there(&store, key), "who was signed out came back");
+    close(&store);
+}
+
+#[test]
+fn doubtful_time_has_nothing_compacted() {
+    let (disk, key) = (SimDisk::new(1), SessionKey::of(b"deleted"));
+    let (store, _) = open_at(&disk, START);
+    // The record stays among others that live on. Its tombstone lies among what is dead already.
+    run(&store, store.create_as(key, "x".into(), Lifetime::absolute(48 * HOUR))).unwrap().unwrap();
+    fill(&store, "a", 120 * HOUR);
+    fill(&store, "b", 24 * HOUR);
+    assert!(run(&store, store.delete(key)).unwrap().unwrap());
+    for n in 0..60 {
+        let key = SessionKey::of(format!("b{n}").as_bytes());
+        assert!(run(&store.at(Durability::Buffered), store.delete(key)).unwrap().unwrap());
+    }
+    close(&store);
+    let segments = || disk.names().into_iter().filter(|name| is_segment(name)).collect::<Vec<_>>();
+    let before = segments();
+
+    let (store, _) = open_at(&disk, START.saturating_add(WEEK));
+    (0..20).for_each(|_| store.step());
+    assert_eq!(store.stats().compacted_bytes, 0);
+    assert!(before.iter().all(|name| segments().contains(name)), "{before:?}, then {:?}", segments());
+    close(&store);
+
+    let (store, _) = open_at(&disk, START.saturating_add(HOUR));
+    assert!(!there(&store, key), "who was signed out came back");
+    assert!(there(&store, SessionKey::of(b"a1")));
+    (0..20).for_each(|_| store.step());
+    assert!(
+        store.stats().compacted_bytes > 0 || segments().len() < before.len(),
+        "there was something to do"
+    );
     close(&store);
 }
 

@@ -133,6 +133,18 @@ fn manifest_with_a_number_that_no_store_writes_is_refused() {
     assert_eq!(refused(&disk), None);
 }
 
+/// Every part of the segment has a checksum that holds, and the manifest knows another one of the whole.
+#[test]
+fn sealed_segment_that_is_another_than_the_manifest_says_is_refused() {
+    let disk = closed();
+    let mut listing = listing(&disk);
+    let seal = listing.5.iter_mut().find(|listed| listed.0 == 1).unwrap().4.as_mut().unwrap();
+    seal.1 ^= 1;
+    let end = seal.0;
+    relist(&disk, &listing);
+    assert_eq!(refused(&disk), Some((SEGMENT.into(), end.into())));
+}
+
 /// Changes the record of that kind at an offset in it, and opens the store.
 fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
     let disk = closed();

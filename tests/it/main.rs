@@ -14,6 +14,8 @@ mod cancel;
 mod capped;
 /// What compaction must not change, and that it ends.
 mod compaction;
+/// What compaction writes, and how.
+mod copies;
 /// Damage of every kind, and what is made of it.
 mod corruption;
 /// What the store asks of a disk, for the real and the simulated one; and that the simulated one loses what it should.
@@ -42,6 +44,8 @@ mod format_compat;
 mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// Operations that others overtake.
+mod overtaken;
 /// The sessions of an owner: listed, counted, labelled.
 mod owned;
 /// Whose sessions they are, and ending all of somebody's.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::disk::{Disk, DiskFile, LockError, Map};
 use cloakroom::{
-    Access, Durability, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
+    Access, Durability, Error, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
 };
 
 use crate::stores::defaults;
@@ -112,6 +112,7 @@ fn shortened_and_expired_session_stays_gone_after_a_crash() {
     clock.advance(Duration::from_secs(3));
     assert!(!there(&store, 0));
     store.step();
+    assert_eq!(store.stats().expired, 1 + 18, "with a tombstone and without");
     disk.crash();
     let store = open(&disk, &options);
     assert!(!there(&store, 0), "revived");
@@ -256,14 +257,18 @@ fn rotating_a_session_that_a_larger_limit_let_in_ends() {
         unwritten_bytes_max: 1 << 20,
         ..small.clone()
     };
-    let disk = SimDisk::new(1);
-    let store = open(&disk, &large);
-    put(&store, 1, 300 << 10, Lifetime::absolute(HOUR));
-    drop(run(&store, store.close()).unwrap());
-    drop(store);
-    let store = open(&disk, &small);
-    let rotated = run(&store, store.rotate(key(1)));
-    assert!(rotated.is_some(), "rotate waits for ever");
+    // The shorter one would fit a segment of its own, and never comes to one: the next has to be twice as long as what it is for.
+    for len in [300 << 10, 50 << 10] {
+        let disk = SimDisk::new(1);
+        let store = open(&disk, &large);
+        put(&store, 1, len, Lifetime::absolute(HOUR));
+        drop(run(&store, store.close()).unwrap());
+        drop(store);
+        let store = open(&disk, &small);
+        (10..15).for_each(|n| put(&store, n, 4_000, Lifetime::absolute(HOUR)));
+        let rotated = run(&store, store.rotate(key(1))).expect("rotate waits for ever");
+        assert!(matches!(rotated, Err(Error::PayloadTooLarge { .. })), "{rotated:?}");
+    }
 }
 
 /// A barrier behind which nothing waits writes nothing.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloakroom::disk::Disk;
 use cloakroom::disk::sim::{DirOps, SimDisk};
-use cloakroom::{Access, Durability, Lifetime, LogStore, OpenError, SessionKey, SessionStore, When};
+use cloakroom::{Access, Durability, Lifetime, LogStore, OpenError, SessionKey, SessionStore, When, Work};
 
 use crate::support::history::{Op, Step};
 use crate::support::life::{Life, drive};
@@ -225,6 +226,41 @@ fn torn_tail_is_cut_kept_aside_and_reported() {
     drop(store);
     let store = open(&life);
     assert_eq!((marks(&store), store.recovery().torn_bytes), (vec![0, 1], 0));
+}
+
+#[test]
+fn newest_four_copies_of_torn_ends_are_kept_and_what_only_looks_like_one_is_left_alone() {
+    let life = Life::new(SimDisk::new(1));
+    let torn = || life.disk.names().into_iter().filter(|n| n.starts_with("torn-")).collect::<Vec<_>>();
+    drop(open(&life));
+    life.disk.kill();
+    let others =
+        ["torn-00000001-0000000.bin", "torn-00000001-0000000g.bin", "torn-00000001.bin", "torn-notes.txt"];
+    let folder: &dyn Disk = &life.disk;
+    for name in others {
+        folder.create(name, 1).unwrap();
+    }
+    let mut seen = Vec::new();
+    for n in 0..7 {
+        let store = open(&life).at(Durability::Buffered);
+        drive(&store, store.create_as(SessionKey::of(&[n]), marked(n), HOUR)).unwrap().unwrap();
+        store.work(Work::Write);
+        life.disk.kill();
+        drop(store);
+        let holds =
+            |file: &String| life.disk.contents(file).unwrap().windows(100).any(|w| w == &marked(n)[..100]);
+        let file = segments(&life.disk).into_iter().find(holds).unwrap();
+        life.disk.flip_bit(&file, find(&life.disk, &file, &marked(n)), 0).unwrap();
+        drop(open(&life));
+        life.disk.kill();
+        seen.extend(torn().into_iter().filter(|name| !others.contains(&&**name)));
+        seen.sort();
+        seen.dedup();
+    }
+    assert_eq!(seen.len(), 7);
+    let mut expected: Vec<_> = seen[3..].iter().map(String::as_str).chain(others).collect();
+    expected.sort_unstable();
+    assert_eq!(torn(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -195,18 +195,20 @@ fn lowered_cap_ends_no_more_than_are_too_many_when_others_end_meanwhile() {
 
 #[test]
 fn lowered_cap_ends_more_than_one_turn_has_room_for() {
-    let (options, clock) = options();
-    let options = Options { unwritten_bytes_max: 64 << 10, ..options };
-    let store = open(&SimDisk::new(1), &options);
-    for n in 0..300 {
-        run(&store, store.create_owned_as(key(n), "x".into(), DAY, ann().into())).unwrap().unwrap();
-        clock.advance(Duration::from_secs(1));
+    // The less of both is what there is room for: unwritten bytes, and half a segment.
+    for unwritten_bytes_max in [64 << 10, 1 << 20] {
+        let (options, clock) = options();
+        let store = open(&SimDisk::new(1), &Options { unwritten_bytes_max, ..options });
+        for n in 0..400 {
+            run(&store, store.create_owned_as(key(n), "x".into(), DAY, ann().into())).unwrap().unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        let three = Binding::to(ann()).at_most(3, AtCap::EvictOldest);
+        let long = vec![1; 4_096].into();
+        run(&store, store.create_owned_as(key(400), long, DAY, three)).unwrap().unwrap();
+        assert_eq!((count(&store), store.stats().evicted), (3, 398));
+        assert!((398..=400).all(|n| there(&store, n)));
     }
-    let three = Binding::to(ann()).at_most(3, AtCap::EvictOldest);
-    let long = vec![1; 4_096].into();
-    run(&store, store.create_owned_as(key(300), long, DAY, three)).unwrap().unwrap();
-    assert_eq!((count(&store), store.stats().evicted), (3, 298));
-    assert!((298..=300).all(|n| there(&store, n)));
 }
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);

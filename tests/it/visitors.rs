@@ -142,4 +142,12 @@ async fn key_that_is_used_again_counts_for_whom_it_is_now() {
     clock.advance(Duration::from_secs(60));
     store.upsert(key, "y".into(), LIFETIME).await.unwrap();
     assert_eq!(flood(&store).await.len(), MAX as usize - 1);
+    // At the limit: one in the place of a visitor who has ended, and one who is signed in and is written anew.
+    clock.advance(Duration::from_secs(60));
+    assert!(matches!(create(&store).await, Err(Error::TooManyAnonymousSessions { .. })));
+    store.create_as(key, "z".into(), LIFETIME).await.unwrap();
+    let signed_in = SessionKey::of(b"signed in");
+    store.create_owned_as(signed_in, "x".into(), LIFETIME, OwnerKey::of(b"user/42").into()).await.unwrap();
+    store.upsert(signed_in, "y".into(), LIFETIME).await.unwrap();
+    assert!(matches!(create(&store).await, Err(Error::TooManyAnonymousSessions { .. })));
 }

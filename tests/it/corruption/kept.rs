@@ -101,6 +101,22 @@ fn three_lives() -> Lives {
 }
 
 #[test]
+fn headers_of_a_group_and_of_its_record_hide_together_whom_they_were_about() {
+    let lives = three_lives();
+    lives.damage(1, GROUP);
+    lives.damage(1, RECORD);
+    // What stood there may have ended those that are older.
+    assert_eq!(lives.kept(), [2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn header_of_a_segments_last_group_costs_nobody() {
+    let lives = three_lives();
+    lives.damage(9, GROUP);
+    assert_eq!(lives.kept(), [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn damaged_payload_costs_that_session_alone() {
     let lives = three_lives();
     lives.damage(1, 150);

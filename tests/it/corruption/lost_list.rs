@@ -64,6 +64,11 @@ fn list_of_another_store_removes_nothing() {
     let before = files(&store.disk);
     assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
     assert!(files(&store.disk) == before);
+    assert!(!verify(&store.disk, &store.options).is_sound());
+    // However many there are.
+    let one_less = store.disk.copy(2);
+    one_less.remove(before.keys().find(|name| is_segment(name)).unwrap()).unwrap();
+    assert!(!verify(&one_less, &store.options).is_sound());
     let done = salvage(&store.disk, &store.options).unwrap();
     assert_eq!(done.sessions_kept, 0, "nothing tells which of the two is right");
     let segments = before.iter().filter(|(name, _)| is_segment(name));
@@ -110,12 +115,109 @@ fn segment_that_no_list_knows_and_that_is_gone_is_missed() {
     disk.set_contents("MANIFEST.old", &list);
     let all = proven(&disk, &options, &[]);
     assert_eq!(all.len(), 26, "the old list and the segments since have everything");
-    let names = disk.names();
-    let segments: Vec<_> = names.iter().filter(|name| is_segment(name)).collect();
-    disk.remove(segments[1]).unwrap();
+    // The second has the id behind the reserve's, which holds nothing.
+    disk.remove("00000003.seg").unwrap();
     let certain = proven(&disk, &options, &[]);
     assert!(!certain.contains_key(&key(0)), "its end was in the segment that is gone");
     assert!(certain.contains_key(&key(26)), "it was written after that: {certain:?}");
+}
+
+#[test]
+fn last_segment_that_no_list_knows_and_that_is_gone_is_missed() {
+    let (disk, options, list) = turned();
+    disk.remove("MANIFEST").unwrap();
+    disk.set_contents("MANIFEST.old", &list);
+    disk.remove("00000004.seg").unwrap();
+    assert!(proven(&disk, &options, &[]).is_empty(), "it may have ended anybody");
+}
+
+#[test]
+fn file_that_no_list_knows_counts_for_what_its_front_shows() {
+    let (disk, options, list) = turned();
+    disk.remove("MANIFEST").unwrap();
+    disk.set_contents("MANIFEST.old", &list);
+    // One that is shorter than a header was never written to.
+    disk.create("00000009.seg", 1).unwrap();
+    disk.set_contents("00000009.seg", &disk.contents("00000004.seg").unwrap()[..20]);
+    assert_eq!(proven(&disk, &options, &[]).len(), 26);
+    disk.flip_bit("00000004.seg", 40, 0).unwrap();
+    assert!(proven(&disk, &options, &[]).is_empty(), "whatever ended somebody may be in it");
+}
+
+#[test]
+fn file_beyond_the_list_in_which_nothing_counts_is_no_damage() {
+    // What a close could not remove of a store in which nobody ever was.
+    let life = Life::open(SimDisk::new(3));
+    let reserve = "00000002.seg";
+    let bytes = life.disk.contents("00000001.seg").unwrap();
+    drive(life.store(), life.store().close()).unwrap().unwrap();
+    assert!(!life.disk.names().iter().any(|name| is_segment(name)));
+    life.disk.kill();
+    life.disk.create(reserve, 1).unwrap();
+    life.disk.set_contents(reserve, &vec![0; 64 << 10]);
+    assert!(verify(&life.disk, &life.options).is_sound());
+    life.disk.create("00000001.seg", 1).unwrap();
+    life.disk.set_contents("00000001.seg", &bytes);
+    assert!(verify(&life.disk, &life.options).is_sound());
+    open(&life.disk, &life.options).unwrap();
+    // A segment under another's name.
+    let store = whole(53, 2, End::Close);
+    let from = store.disk.names().into_iter().find(|name| is_segment(name)).unwrap();
+    let to = "00ffffff.seg";
+    store.disk.create(to, 1).unwrap();
+    store.disk.set_contents(to, &store.disk.contents(&from).unwrap());
+    assert!(verify(&store.disk, &store.options).is_sound());
+    assert!(proven(&store.disk, &store.options, &store.keys) == store.last);
+    open(&store.disk, &store.options).unwrap();
+}
+
+/// A segment with groups of another store, whose id is beyond all of a store's.
+fn foreign(options: &Options) -> (String, Vec<u8>) {
+    let other = SimDisk::new(2);
+    for _ in 0..40 {
+        drop(open(&other, options).unwrap());
+    }
+    let store = open(&other, options).unwrap().at(Durability::Sync);
+    drive(&store, store.create("x".into(), Lifetime::absolute(Duration::from_secs(60)))).unwrap().unwrap();
+    let last = other
+        .names()
+        .into_iter()
+        .filter(|name| is_segment(name))
+        .find(|name| other.contents(name).unwrap()[64..].iter().any(|byte| *byte != 0));
+    let name = last.unwrap();
+    (name.clone(), other.contents(&name).unwrap())
+}
+
+#[test]
+fn segment_of_another_store_beyond_the_list_tells_that_the_list_may_be_anothers() {
+    let store = whole(52, 2, End::Close);
+    assert!(!proven(&store.disk, &store.options, &store.keys).is_empty());
+    let (name, bytes) = foreign(&store.options);
+    assert!(!store.disk.names().contains(&name));
+    store.disk.create(&name, 1).unwrap();
+    store.disk.set_contents(&name, &bytes);
+    assert!(open(&store.disk, &store.options).is_err());
+    assert!(!verify(&store.disk, &store.options).is_sound());
+    assert!(proven(&store.disk, &store.options, &store.keys).is_empty());
+}
+
+#[test]
+fn folder_of_a_store_that_was_never_finished_is_sound_exactly_where_it_opens() {
+    let options = Life::new(SimDisk::new(1)).options;
+    let first = SimDisk::new(1);
+    drop(open(&first, &options).unwrap());
+    for n in 1..=first.calls() {
+        let disk = SimDisk::new(n);
+        disk.crash_at_call(n);
+        drop(open(&disk, &options));
+        if disk.has_power() {
+            disk.kill();
+        } else {
+            disk.restart();
+        }
+        assert!(verify(&disk, &options).is_sound(), "call {n}: {:?}", disk.names());
+        open(&disk, &options).unwrap();
+    }
 }
 
 #[test]
@@ -166,6 +268,13 @@ fn records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left(
         life.disk.names(),
         verify(&life.disk, &life.options)
     );
+    // Also where nothing tells what one of the files is.
+    let holds = |name: &&String| is_segment(name) && life.disk.contents(name).unwrap()[0] != 0;
+    for name in life.disk.names().iter().filter(holds) {
+        let disk = life.disk.copy(1);
+        disk.flip_bit(name, 40, 0).unwrap();
+        assert!(proven(&disk, &life.options, &[ended]).is_empty(), "{name}");
+    }
 }
 
 /// A store at one moment of its life, and the lists that it had until then.

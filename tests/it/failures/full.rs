@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloakroom::disk::Disk;
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionStore};
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionStore, Work};
 
 use crate::support::acked::{key, payload};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -244,6 +244,48 @@ fn rotated_sessions_can_be_deleted_on_a_full_disk() {
         });
         assert!(deleted, "delete {at} of {} is refused for ever: {:?}", ids.len(), store.stats());
     }
+}
+
+/// What is kept for bad times is not broken into where that would give nothing back.
+#[test]
+fn reserve_of_a_full_store_stays_whole_until_what_is_dead_outweighs_it() {
+    for dead in [0, 1] {
+        let life = Life::new(SimDisk::new(1));
+        let (store, sessions) = full(&life, 100, 3_000);
+        // Of the last segment, which takes records, less is dead than the room for another one.
+        assert!((0..dead).all(|n| delete(&store, sessions - 1 - n)));
+        for n in 0..20 {
+            assert!(
+                put(&store, sessions + 100 + n, 4_500).is_err(),
+                "it found room: {:?}",
+                life.disk.names()
+            );
+            store.step();
+        }
+        let whole = SEGMENT_BYTES as usize + (8 << 10);
+        let names = life.disk.names();
+        let lens: Vec<_> = names.iter().map(|name| life.disk.contents(name).unwrap().len()).collect();
+        assert!(lens.contains(&whole), "{dead} dead: {names:?} of {lens:?}");
+    }
+}
+
+/// An open that writes the unsynced end of the log again needs as much room as that takes, and no more.
+#[test]
+fn open_on_a_full_disk_takes_no_more_room_than_what_it_writes() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Buffered);
+    let create = |n| drive(&store, store.create_as(key(n), payload(n, 3_000).into(), DAY)).unwrap().unwrap();
+    (0..10).for_each(create);
+    drive(&store, store.flush()).unwrap().unwrap();
+    (10..12).for_each(create);
+    store.work(Work::Write);
+    life.disk.kill();
+    drop(store);
+    // The reserve goes first. Then there are the last 6 KiB to be written again, the shortest segment to go on in, of 16 KiB, and a list.
+    let reserve = u64::from(SEGMENT_BYTES) + (8 << 10);
+    life.disk.space_bytes(life.disk.used_bytes() - reserve + (24 << 10));
+    let store = open(&life);
+    assert!((0..12).all(|n| there(&store, n)));
 }
 
 /// On a full disk there are many tries, and there are only so many ids.

@@ -260,7 +260,7 @@ fn leftover_that_could_not_be_removed_is_left_alone_when_its_id_is_in_use() {
             }
         }
         // Not of the first segments, so that these are what they were.
-        let gone = |n: &usize| (50..100).contains(n) && n % 3 > 0;
+        let gone = |n: &usize| (50..100).contains(n) && !n.is_multiple_of(3);
         for n in (0..120).filter(gone) {
             assert!(drive(&store, store.delete(key(n))).unwrap().unwrap());
         }

@@ -351,4 +351,15 @@ mod tests {
         let longest = owned.heads.iter().map(|head| links(*head)).max();
         assert!(longest < Some(32), "{longest:?} links in a bucket");
     }
+
+    #[test]
+    fn memory_that_is_counted_is_no_less_than_links_parts_and_heads_take() {
+        for step in [1, PART_SLOTS] {
+            let mut owned = Owned::default();
+            (0..1_000).for_each(|n| owned.set(n * step, Some(owner(n))));
+            let parts = owned.parts.len() * size_of::<Vec<Link>>();
+            let least = parts + 1_000 * size_of::<Link>() + owned.heads.len() * size_of::<u32>();
+            assert!(owned.memory_bytes() >= least, "{} of {least}", owned.memory_bytes());
+        }
+    }
 }

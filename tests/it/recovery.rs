@@ -4,7 +4,9 @@
 //! refused folder is compared with what it was before.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use cloakroom::disk::sim::{DirOps, SimDisk};
 use cloakroom::{Access, Durability, Lifetime, LogStore, OpenError, SessionKey, SessionStore, When, Work};
 
 use crate::support::history::{Op, Step};
+use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
 use crate::support::model::End;
 use crate::support::{Replay, seeds};
@@ -202,6 +205,28 @@ fn open(life: &Life) -> LogStore {
 fn marks(store: &LogStore) -> Vec<u8> {
     let get = |n: &u8| drive(store, store.get(SessionKey::of(&[*n]), Access::Peek)).unwrap().unwrap();
     (0..8).filter(|n| get(n).is_some_and(|stored| stored.payload == marked(*n))).collect()
+}
+
+/// Before the folder is known to be a store's, a file that has gone meanwhile is another opener's affair, and one that cannot be read may be anybody's.
+#[test]
+fn file_that_cannot_be_looked_at_is_no_reason_to_take_the_folder() {
+    for (failure, opens) in [(ErrorKind::NotFound, true), (ErrorKind::PermissionDenied, false)] {
+        let life = Life::new(SimDisk::new(1));
+        let folder: &dyn Disk = &life.disk;
+        folder.create_folder().unwrap();
+        folder.create("00000001.seg", 100).unwrap();
+        let looked = AtomicBool::new(false);
+        let disk = Hooked::on(life.disk.clone(), move |at, name| {
+            let fails = at == At::Open && name == "00000001.seg" && !looked.swap(true, Ordering::Relaxed);
+            if fails { Err(failure.into()) } else { Ok(()) }
+        });
+        let opened = LogStore::open_by_hand(disk, life.options.clone());
+        assert_eq!(opened.is_ok(), opens, "{failure:?}");
+        if let Err(refused) = opened {
+            assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+            assert_eq!(life.disk.contents("00000001.seg").unwrap(), [0; 100]);
+        }
+    }
 }
 
 #[test]

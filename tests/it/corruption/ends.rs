@@ -97,7 +97,7 @@ fn second_segment_in_which_nothing_was_written_yet_tells_nothing_of_the_first() 
     assert!((0..4).all(|n| !certain.contains_key(&key(n))), "{:?}", certain.keys());
     // Nor does another file in its place, in which nothing can be told from what was to be there.
     let (disk, options, sessions) = turned(FIRST, true);
-    disk.set_contents("00000003.seg", &[0xFF; 64 << 10]);
+    disk.set_contents("00000003.seg", &vec![0xFF; 64 << 10]);
     assert!(open(&disk, &options).is_err());
     assert!(proven(&disk, &options, &[]) == sessions);
 }

@@ -132,6 +132,32 @@ fn last_segment_that_no_list_knows_and_that_is_gone_is_missed() {
 }
 
 #[test]
+fn list_that_is_older_than_any_segment_with_groups_is_refused_whatever_lies_between() {
+    let (disk, options, list) = turned();
+    disk.set_contents("MANIFEST", &list);
+    for gone in [None, Some("00000003.seg")] {
+        if let Some(name) = gone {
+            disk.remove(name).unwrap();
+        }
+        let before = files(&disk);
+        assert!(matches!(open(&disk, &options), Err(OpenError::Damaged { .. })), "{gone:?}");
+        assert!(files(&disk) == before);
+    }
+}
+
+#[test]
+fn copies_without_any_list_are_no_empty_folder() {
+    let store = whole(54, 3, End::Kill);
+    let is_copy = |name: &String| is_segment(name) && store.disk.contents(name).unwrap()[10] == 2;
+    let (copies, others): (Vec<_>, Vec<_>) = store.disk.names().into_iter().partition(is_copy);
+    assert!(!copies.is_empty());
+    others.iter().filter(|name| *name != "LOCK").for_each(|name| store.disk.remove(name).unwrap());
+    let before = files(&store.disk);
+    assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
+    assert!(files(&store.disk) == before);
+}
+
+#[test]
 fn file_that_no_list_knows_counts_for_what_its_front_shows() {
     let (disk, options, list) = turned();
     disk.remove("MANIFEST").unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloakroom::disk::Disk;
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionStore, Work};
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, Options, SessionStore, Work};
 
 use crate::support::acked::{key, payload};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -268,6 +268,19 @@ fn reserve_of_a_full_store_stays_whole_until_what_is_dead_outweighs_it() {
         let names = life.disk.names();
         let lens: Vec<_> = names.iter().map(|name| life.disk.contents(name).unwrap().len()).collect();
         assert!(lens.contains(&whole), "{dead} dead: {names:?} of {lens:?}");
+    }
+}
+
+/// What is set aside is a segment, and for the list of it one of 64 parts more or 8 KiB.
+#[test]
+fn reserve_is_as_long_as_a_segment_and_a_list_of_very_many() {
+    for (segment_bytes, reserve) in [(64 << 10, 72 << 10), (4 << 20, (4 << 20) + (64 << 10))] {
+        let life = Life::new(SimDisk::new(1));
+        let options = Options { segment_bytes, ..life.options.clone() };
+        let _store = LogStore::open_by_hand(Arc::new(life.disk.clone()), options).unwrap();
+        let names = life.disk.names();
+        let mut lens = names.iter().map(|name| life.disk.contents(name).unwrap().len());
+        assert!(lens.any(|len| len == reserve), "{segment_bytes}: {names:?}");
     }
 }
 

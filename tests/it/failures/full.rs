@@ -218,10 +218,12 @@ fn what_died_in_the_last_segment_alone_makes_room_on_a_full_disk() {
     }
 }
 
-/// As a copy half of a rotation is a record of its own, and longer.
+/// As a copy half of a rotation is a record of its own, and longer. Without footers, which count as dead: with them too little else is dead when the
+/// disk is full, and a delete takes more than such a session gives back.
 #[test]
 fn rotated_sessions_can_be_deleted_on_a_full_disk() {
-    let life = Life::new(SimDisk::new(1));
+    let mut life = Life::new(SimDisk::new(1));
+    life.options.footers_from = u32::MAX;
     let store = open(&life);
     let sign_in = |n| {
         let made = drive(&store, store.create(payload(n, 40).into(), DAY)).unwrap()?;

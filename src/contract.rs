@@ -261,10 +261,11 @@ pub struct Stats {
     pub compacted_bytes: u64,
     /// Segments there now.
     pub segments: u64,
-    /// Of them, those that were found damaged since the open: what is damaged in them cannot be read, and they are never compacted.
+    /// Of them, those that were found damaged since the open, or that the check behind it could not read: what is damaged in them cannot be read, and
+    /// they are not compacted.
     /// [`LogStore::verify`](crate::LogStore::verify) tells the places, once the store is closed.
     pub damaged_segments: u64,
-    /// Bytes of log there now, without the space set aside for what comes.
+    /// Bytes of log there now, footers included, without the space set aside for what comes.
     pub log_bytes: u64,
     /// Those whose loss would change what the next open finds.
     pub live_bytes: u64,

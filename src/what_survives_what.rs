@@ -28,7 +28,7 @@
 //! | the process is killed, at any moment | the table above | the next open reads the end of the log and writes it again; a write that was cut in its midst counts in [`Recovery::torn_bytes`] | nothing |
 //! | power is lost, at any moment, during an open too | the table above | as above; the bytes cut off stay in `torn-*` files, the last four of them | nothing |
 //! | a write or a sync of the log fails | the table above; reads go on, of what is staged too | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], who comes later [`Error::Poisoned`]; a close says so as well | mend the disk, open again |
-//! | a read fails | everything | [`Error::Io`] to this read alone; a compaction that meets it leaves the segment alone and tries again later | mend the disk |
+//! | a read fails | everything | [`Error::Io`] to this read alone; a compaction that meets it leaves the segment alone and tries again later; for the check behind an open it is damage | mend the disk |
 //! | a device error under a memory map | as for a killed process | the kernel kills the process (SIGBUS), as with any map | open with [`ReadMode::Pread`], which maps nothing |
 //! | the disk is full | everything; deletes, rotations and revocations go on until a sixteenth of a segment is used up by them; the space of sessions that end is given back as their segments are compacted, for which a reserve of one segment is kept; not where less than 4 KiB is dead in each of very many segments, and not what another program takes meanwhile; the store opens | [`Error::DiskFull`] before anything happens | free space; nothing else |
 //! | there are no descriptors left | everything; reads go on, writes until the segment is full | [`Error::Io`] | raise the limit: a store holds one descriptor a segment and a few more |
@@ -44,7 +44,7 @@
 //! | damage | what is kept | what is told | what to do |
 //! |---|---|---|---|
 //! | of bytes that are known to have been on the device | all files, as they were | [`OpenError::Damaged`] with folder, file and offset; met later, [`Error::Corrupt`] for that session alone | restore a copy of the folder, or [`LogStore::salvage`] |
-//! | the same, in a segment that is so long that the open goes by its footer ([`Options::footers_from`], 1 MiB) | the same; whoever is not hit is served | the open does not see it: [`Error::Corrupt`] to the read that meets it; within seconds of the open a check of each such segment tells, in the log and by [`Stats::damaged_segments`] | close, then as above |
+//! | the same, in a segment that is so long that the open goes by its footer ([`Options::footers_from`], 1 MiB) | the same; whoever is not hit is served | the open does not see it: [`Error::Corrupt`] to the read that meets it, a page of keys or of an owner's sessions and a sign-in that has to end that session among them; behind the open a check of each such segment, as fast as the device reads, tells in the log and by [`Stats::damaged_segments`] | close, then as above |
 //! | of a footer | everything | nothing: its segment is read whole | nothing |
 //! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
 //! | of the manifest | what is certain by the one before it, `MANIFEST.old`, and the segments written since | [`OpenError::Damaged`] | as above |

@@ -248,6 +248,36 @@ fn rotated_sessions_can_be_deleted_on_a_full_disk() {
     }
 }
 
+/// Room that others gave back meanwhile: then nothing has to be written into the rest of the reserve.
+#[test]
+fn reserve_that_gave_some_room_is_whole_again_once_there_is_room() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life);
+    (0..100).for_each(|n| put(&store, n, 3_000).unwrap());
+    (0..20).for_each(|_| store.step());
+    let segments = store.stats().segments;
+    while store.stats().segments == segments {
+        put(&store, 9_999, 3_000).unwrap();
+        (0..4).for_each(|_| store.step());
+    }
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let short = Lifetime::absolute(Duration::from_secs(60));
+    let visit = |n| drive(&store, store.upsert(key(n), payload(n, 3_000).into(), short)).unwrap();
+    assert!((1_000..2_000).any(|n| visit(n).is_err()));
+    life.clock.advance(Duration::from_secs(61));
+    let has = |len: u32| {
+        let lens = life.disk.names().into_iter().map(|name| life.disk.contents(&name).unwrap().len());
+        lens.collect::<Vec<_>>().contains(&(len as usize))
+    };
+    let whole = SEGMENT_BYTES + (8 << 10);
+    assert!(has(whole));
+    (0..3).for_each(|_| store.work(Work::Keep));
+    assert!(has(whole - (24 << 10)), "it gave room for the shortest segment, and for a list");
+    life.disk.space_bytes(u64::MAX);
+    (0..20).for_each(|_| store.step());
+    assert!(has(whole), "{:?}", life.disk.names());
+}
+
 /// What is kept for bad times is not broken into where that would give nothing back.
 #[test]
 fn reserve_of_a_full_store_stays_whole_until_what_is_dead_outweighs_it() {

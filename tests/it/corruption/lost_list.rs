@@ -4,11 +4,13 @@
 //! history; after each operation it is killed, and each manifest of its past is put in the place of the newest or of the one before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::disk::Disk as _;
 use cloakroom::disk::sim::{DirOps, SimDisk};
-use cloakroom::{Durability, Lifetime, OpenError, Options, SessionKey, SessionStore};
+use cloakroom::probe::{Form, mend};
+use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionKey, SessionStore};
 
 use super::histories::{shortened, whole};
 use super::{Sessions, files, is_segment, observe, open, proven, salvage, verify};
@@ -195,6 +197,27 @@ fn file_beyond_the_list_in_which_nothing_counts_is_no_damage() {
     assert!(verify(&store.disk, &store.options).is_sound());
     assert!(proven(&store.disk, &store.options, &store.keys) == store.last);
     open(&store.disk, &store.options).unwrap();
+}
+
+/// What a later version wrote is for that version to repair, though the list that knows of it is lost.
+#[test]
+fn segment_of_a_later_format_beyond_the_list_is_not_repaired_away() {
+    let store = whole(53, 2, End::Close);
+    let from = store.disk.names().into_iter().find(|name| is_segment(name)).unwrap();
+    let (to, mut bytes) = ("00ffffff.seg", store.disk.contents(&from).unwrap());
+    // Its format, in the header.
+    bytes[8] = 2;
+    mend(Form::Segment, &mut bytes, 0);
+    store.disk.create(to, 1).unwrap();
+    store.disk.set_contents(to, &bytes);
+    let before = files(&store.disk);
+    for refused in [
+        LogStore::verify_on(Arc::new(store.disk.clone()), store.options.clone()).err(),
+        salvage(&store.disk, &store.options).err(),
+    ] {
+        assert!(matches!(refused, Some(OpenError::UnknownFormat { found: 2, .. })), "{refused:?}");
+    }
+    assert!(files(&store.disk) == before, "the files were changed");
 }
 
 /// A segment with groups of another store, whose id is beyond all of a store's.

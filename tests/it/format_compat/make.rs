@@ -366,7 +366,11 @@ impl Fixture {
     /// It is opened by its footers; or reads all, since a bit of each of them is flipped.
     fn by_footers(mut self, whole: bool) -> Self {
         let (mut read, mut footers) = (0, 0);
-        for bytes in self.files.iter_mut().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes)
+        for bytes in self
+            .files
+            .iter_mut()
+            .filter(|(name, _)| name.strip_suffix(".seg").is_some())
+            .map(|(_, bytes)| bytes)
         {
             let footer = places(bytes).into_iter().find(|(form, _)| *form == Form::Footer);
             let at = footer.map_or(bytes.len(), |(_, at)| at as usize);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::Segment;
+use crate::log::{Segment, find};
 
 use super::Engine;
 use super::footers::Chore;
@@ -56,12 +56,12 @@ impl Engine {
     }
 
     /// Cuts off the footers there are, for the room that they take; says whether there were any. Without its footer no segment that is damaged lets
-    /// the store open.
+    /// the store open. A segment that was removed between its seal and the wish for its footer goes as well: whoever holds it holds its space.
     pub(super) fn give_up_footers(&self) -> bool {
-        let damaged = self.damaged.lock().clone();
+        let (damaged, list) = (self.damaged.lock().clone(), self.table.load());
+        self.chores.lock().retain(|chore| find(&list, chore.segment.id()).is_some());
         let mut given = false;
-        for segment in self.table.load().iter().filter(|s| s.footer_bytes() > 0 && !damaged.contains(&s.id()))
-        {
+        for segment in list.iter().filter(|s| s.footer_bytes() > 0 && !damaged.contains(&s.id())) {
             given |= segment.cut_footer().is_ok();
         }
         given

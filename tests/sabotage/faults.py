@@ -397,7 +397,7 @@ FAULTS = [
         "what an open took on its footer's word is never looked at",
         "src/engine/open.rs",
         "        if seal.len >= options.footers_from {",
-        "        if seal.len >= options.footers_from && !chore.is_check() {",
+        "        if seal.len >= options.footers_from && !is_check {",
         "damage_behind_a_footer_is_never_served_and_is_told_by_the_read_and_by_the_check",
     ),
     Fault(
@@ -413,6 +413,27 @@ FAULTS = [
         "                bytes.truncate(end as usize);",
         "                bytes.truncate(bytes.len().max(end as usize));",
         "damaged_list_alone_costs_nobody_unless_a_compaction_was_the_last_to_change_it",
+    ),
+    Fault(
+        "the footers of a close take the room that the next open needs",
+        "src/engine/chores.rs",
+        "missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok()",
+        "missing.peek().is_some()",
+        "footers_of_a_close_leave_the_next_open_its_room",
+    ),
+    Fault(
+        "compaction waits for all the checks behind an open",
+        "src/engine/keeper.rs",
+        "                more = self.compact() || did;",
+        "                more = did || self.compact();",
+        "compaction_goes_on_between_the_checks_behind_an_open",
+    ),
+    Fault(
+        "compaction leaves footers out of account",
+        "src/engine/compact/plan.rs",
+        "(self.dead() + self.footer) * 2 >= self.bytes + self.footer",
+        "self.dead() * 2 >= self.bytes",
+        "disk_use_with_footers_is_bounded",
     ),
     # Repairs and the list.
     Fault(

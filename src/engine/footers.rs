@@ -17,14 +17,19 @@
 //! held against its seal; until then it is read through the file, since its map may not be in memory. Where that is too late, an open can be made to
 //! read everything ([`Options::footers_from`](crate::Options)), as it does with segments that are too short for a footer to save anything.
 //!
-//! # Space
+//! # What it costs
 //!
-//! A footer longer than a third of its segment is not kept, and compaction counts it as dead: a segment takes less than twice what lives of it with its
-//! footer, which is the bound (P9). None is written on a disk that has no room for the next segment or for the
-//! reserve, and none into the room that the reserve had, which the next open needs. Those that are there when the stream finds no room are given up.
+//! An eighth of the bytes of a segment with sessions of 350 B, written once more; so it is written for a segment that is likely to stay: one that was
+//! sealed a minute ago and is still two thirds alive. (With a footer for each segment at once, bytes written rose from 1.58 to 1.84 times what was
+//! accepted under uniform churn, and from 1.12 to 1.51 where sessions only expire.) A close writes those that are missing, for a second at most.
+//!
+//! A footer is never longer than a third of its segment, and compaction cuts it off when the segment takes twice what lives of it with the footer: so the
+//! bound on disk use (P9) is kept with footers as without, and nothing is copied because of one. None is written on a disk that has no room for the next segment or for
+//! the reserve, and none into the room that the reserve had, which the next open needs. Those that are there when the stream finds no room are given up.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::format::{Body, Footer, FooterWriter, Placed, Seal};
 use crate::index::{Index, Replay};
@@ -42,8 +47,8 @@ const SHARDS_APART: usize = 19;
 pub(super) struct Chore {
     pub(super) segment: Arc<Segment>,
     pub(super) seal: Seal,
-    /// The open took its segment on its footer's word, so nobody has seen the rest of it; else it wants a footer.
-    pub(super) is_check: bool,
+    /// When its footer is due, on the clock that never steps. `None` if it has one that the open went by: then it wants a check.
+    pub(super) footer_due: Option<Duration>,
 }
 
 impl Chore {

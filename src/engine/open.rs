@@ -307,7 +307,9 @@ fn start(
         }
         let Some(seal) = listed.seal else { continue };
         let is_check = segment.footer_bytes() > 0;
-        let chore = Chore { segment: Arc::clone(segment), seal, is_check };
+        // One that lived through an open is likely to stay.
+        let footer_due = (!is_check).then_some(Duration::ZERO);
+        let chore = Chore { segment: Arc::clone(segment), seal, footer_due };
         if is_check {
             table.put(&Arc::new(segment.unmapped()));
         } else {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
     Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey,
-    SessionStore, Stored, Timestamp, Work,
+    SessionStore, Stored, Timestamp, When, Work,
 };
 
 use crate::copies::is_segment;
@@ -45,11 +45,15 @@ fn next(life: &Life, end: End, footers_from: u32) -> Life {
     next
 }
 
-/// A history and a clean end.
+/// A history, some segments of sessions that live on, and a clean end.
 fn closed(seed: u64) -> Life {
     let mut life = Life::open(SimDisk::new(seed));
     for step in history(seed, 300) {
         assert!(life.apply(step));
+    }
+    for n in 0..60_u32 {
+        let lifetime = When::Always(Lifetime::idle(Duration::from_secs(40_000)));
+        assert!(life.write(SessionKey::of(&n.to_be_bytes()), 3_000, lifetime, Durability::Sync));
     }
     life.end(End::Close);
     life
@@ -374,10 +378,46 @@ fn disk_use_with_footers_is_bounded() {
             drive(&store, store.create_as(number(n), vec![7; len].into(), lifetime)).unwrap().unwrap();
         }
         life.rest();
+        assert!(with_footers(&life.disk).is_empty(), "no segment is old enough");
+        life.clock.advance(Duration::from_secs(60));
+        life.rest();
         assert!(!with_footers(&life.disk).is_empty());
         life.clock.advance(Duration::from_secs(2 * 3_600));
         life.rest();
     }
+}
+
+/// Bytes written a second time must be worth it.
+#[test]
+fn segments_that_will_not_stay_get_no_footer_and_nothing_is_copied_because_of_one() {
+    let life = Life::open(SimDisk::new(1));
+    let store = life.store().at(Durability::Buffered);
+    let create = |n, secs| {
+        let lifetime = Lifetime::absolute(Duration::from_secs(secs));
+        drive(&store, store.create_as(number(n), vec![7; 300].into(), lifetime)).unwrap().unwrap();
+    };
+    // Four in ten end before their segments are old enough, and one in ten much later.
+    (0..1_000).for_each(|n| create(n, [30, 7_200, 36_000][[0, 0, 0, 0, 1, 2, 2, 2, 2, 2][n as usize % 10]]));
+    life.rest();
+    life.clock.advance(Duration::from_secs(60));
+    life.rest();
+    assert!(with_footers(&life.disk).is_empty(), "less than two thirds live");
+    // As many again of which all live, and then half of them and a few.
+    (1_000..2_000).for_each(|n| create(n, if n % 20 < 9 { 7_200 } else { 36_000 }));
+    life.rest();
+    life.clock.advance(Duration::from_secs(60));
+    life.rest();
+    let footers = with_footers(&life.disk);
+    assert!(footers.len() > 2, "{footers:?}");
+    let copied = store.stats().compacted_bytes;
+    life.clock.advance(Duration::from_secs(7_200));
+    life.rest();
+    let names = life.disk.names();
+    let left: Vec<_> = footers.iter().filter(|name| names.contains(name)).collect();
+    let kept = with_footers(&life.disk).len();
+    assert!(left.len() > 2 && kept * 2 < left.len(), "{kept} of {} were not cut off", left.len());
+    let copied = store.stats().compacted_bytes - copied;
+    assert!(copied < 300_000, "{copied} bytes were copied");
 }
 
 #[test]

@@ -429,13 +429,19 @@ FAULTS = [
         "compaction_goes_on_between_the_checks_behind_an_open",
     ),
     Fault(
-        "compaction leaves footers out of account",
-        "src/engine/compact/plan.rs",
-        "(self.dead() + self.footer) * 2 >= self.bytes + self.footer",
-        "self.dead() * 2 >= self.bytes",
+        "a footer stays whatever lives of its segment",
+        "src/engine/chores.rs",
+        "        let is_too_much = |s: &Segment| all || s.disk_bytes() >= 2 * live.get(&s.id()).copied().unwrap_or(0);",
+        "        let is_too_much = |_: &Segment| all;",
         "disk_use_with_footers_is_bounded",
     ),
-    # Repairs and the list.
+    Fault(
+        "every segment gets a footer at once",
+        "src/engine/chores.rs",
+        "        let footer_due = Some(self.options.clock.uptime() + SETTLED_AFTER);",
+        "        let footer_due = Some(self.options.clock.uptime());",
+        "segments_that_will_not_stay_get_no_footer_and_nothing_is_copied_because_of_one",
+    ),
     Fault(
         "the copy of a replaced manifest claims ids that it had not given",
         "src/engine/catalog.rs",

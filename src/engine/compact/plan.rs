@@ -1,7 +1,6 @@
 //! Which segments to compact: a pure function from numbers to a choice.
 //!
-//! The bound it keeps (P9): disk use is at most twice the live bytes and two segments. A segment is chosen from half dead on, where its
-//! footer counts as dead (and alone is no reason, since a copy would get one too); when the dead
+//! The bound it keeps (P9): disk use is at most twice the live bytes and two segments. A segment is chosen from half dead on; when the dead
 //! bytes of all exceed the allowance although none is half dead, the worst are chosen until they do not.
 
 use crate::id::SegmentId;
@@ -13,8 +12,6 @@ pub(super) struct Usage {
     pub(super) bytes: u64,
     /// Of them, those whose loss would change what the next open finds.
     pub(super) live: u64,
-    /// Bytes of the footer behind them.
-    pub(super) footer: u64,
 }
 
 /// What a segment must at least hold in dead bytes to be copied: more than the headers that a copy needs itself, so that every copy
@@ -41,11 +38,6 @@ impl Usage {
         self.bytes.saturating_sub(self.live)
     }
 
-    /// Whether it takes twice what lives of it, with its footer.
-    fn is_half_dead(&self) -> bool {
-        (self.dead() + self.footer) * 2 >= self.bytes + self.footer && self.dead() >= DEAD_BYTES_MIN
-    }
-
     /// Whether a copy is enough smaller for a disk that has no room.
     pub(super) fn is_worth_it(&self) -> bool {
         self.dead() >= PRESSED_BYTES_MIN + self.bytes / PRESSED_PARTS
@@ -64,7 +56,8 @@ pub(super) fn choose(all: &[Usage], segment_bytes: u64, pressed: bool) -> Vec<Se
         let some: Vec<_> = all.iter().filter(|s| s.is_worth_it()).copied().collect();
         return worst_first(some, 0);
     }
-    let half_dead: Vec<_> = all.iter().filter(|s| s.is_half_dead()).copied().collect();
+    let half_dead: Vec<_> =
+        all.iter().filter(|s| s.dead() * 2 >= s.bytes && s.dead() >= DEAD_BYTES_MIN).copied().collect();
     if !half_dead.is_empty() {
         return worst_first(half_dead, segment_bytes);
     }
@@ -105,7 +98,6 @@ mod tests {
             id: SegmentId(u32::try_from(at).unwrap()),
             bytes: *bytes,
             live: *live,
-            footer: 0,
         };
         numbers.iter().enumerate().map(usage).collect()
     }
@@ -117,14 +109,6 @@ mod tests {
     #[test]
     fn nothing_is_done_while_most_is_alive() {
         assert_eq!(chosen(&[(100_000, 90_000), (100_000, 50_100)]), [] as [u32; 0]);
-    }
-
-    #[test]
-    fn footer_counts_as_dead_but_is_no_reason_to_copy_what_lives() {
-        let all = |live| vec![Usage { footer: 30_000, ..segments(&[(100_000, live)])[0] }];
-        assert_eq!(choose(&all(65_001), FULL, false), []);
-        assert_eq!(choose(&all(65_000), FULL, false), [SegmentId(0)]);
-        assert_eq!(choose(&[Usage { footer: 3_000, ..segments(&[(2_000, 1_000)])[0] }], FULL, false), []);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Engine {
             self.remove_file(id);
         }
         let pressed = self.log.is_pressed() || self.reserve.is_short();
-        if pressed && self.give_up_footers() {
+        if self.give_up_footers(pressed) && pressed {
             self.log.turned.raise();
             return true;
         }
@@ -90,19 +90,18 @@ impl Engine {
         let active = self.log.active();
         let live = self.index.live_bytes().get(&active.id()).copied().unwrap_or(0);
         let live = live + u64::from(self.reserve.spared_bytes());
-        let usage = Usage { id: active.id(), bytes: active.written().into(), live, footer: 0 };
+        let usage = Usage { id: active.id(), bytes: active.written().into(), live };
         usage.is_worth_it() && choose(&self.usage(), self.options.segment_bytes.into(), true).is_empty()
     }
 
     /// The sealed segments that may be compacted.
     fn usage(&self) -> Vec<Usage> {
-        let (live, list) = (self.index.live_bytes(), self.table.load());
+        let live = self.index.live_bytes();
         let left_alone = [self.damaged.lock().clone(), self.unread.lock().clone()].concat();
         let usage = |listed: &Listed| {
             let id = SegmentId(listed.id);
             let bytes = u64::from(listed.seal?.len);
-            let footer = find(&list, id).map_or(0, |segment| segment.footer_bytes()).into();
-            Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0), footer })
+            Some(Usage { id, bytes, live: live.get(&id).copied().unwrap_or(0) })
         };
         let all =
             self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());

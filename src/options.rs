@@ -80,7 +80,8 @@ pub struct Options {
     /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files, each of which
     /// stays open; disk use is bounded by twice the live bytes and two of these.
     pub segment_bytes: u32,
-    /// Sealed segments of so many bytes up get a footer, by which the next open knows what they hold without reading them: 0 up; default 1 MiB. Damage in
+    /// Sealed segments of so many bytes up get a footer, by which the next open knows what they hold without reading them: 0 up; default 1 MiB. It is
+    /// written at a close, or when the segment is a minute old and mostly alive, and takes an eighth of it with sessions of 350 B. Damage in
     /// such a segment does not stop the open. What it has hit is refused with [`Error::Corrupt`](crate::Error::Corrupt) when it is read, and each such
     /// segment is read once behind the open, where damage is told by an event of `tracing` and in
     /// [`Stats::damaged_segments`](crate::Stats::damaged_segments). `u32::MAX` is for who would rather wait for an open that reads everything,

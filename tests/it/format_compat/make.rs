@@ -62,6 +62,7 @@ pub(super) fn fixture(name: &str) -> Fixture {
             maker.owners();
             maker.deletes();
             maker.revocations();
+            maker.many();
             maker.closed().by_footers(name == "footers")
         }
         "damaged_group" => {
@@ -300,6 +301,14 @@ impl Maker {
         }
         self.churn("junk");
         assert!(run(&self.store, self.store.touch(key("kept 3"))).unwrap().unwrap());
+    }
+
+    /// Sessions that fill some segments, and live on.
+    fn many(&mut self) {
+        for n in 0..60 {
+            self.create(&format!("one of many {n}"), 3_000 + n, DAY);
+        }
+        self.settle();
     }
 
     /// What is expected of the store as it is now.

@@ -174,26 +174,30 @@ fn small_segments_are_merged_on_a_full_disk_and_that_ends() {
     assert!(store.stats().segments <= 3, "they were not merged: {:?}", store.stats());
 }
 
+/// Fills the disk: whole segments of sessions that stay, and then the last one with visitors, 1,000 up to what this gives, whose time is a minute.
+fn filled_by_visitors(life: &Life, store: &LogStore, sessions: u32) -> u32 {
+    (0..sessions).for_each(|n| put(store, n, 3_000).unwrap());
+    (0..20).for_each(|_| store.step());
+    let segments = store.stats().segments;
+    while store.stats().segments == segments {
+        put(store, 9_999, 3_000).unwrap();
+        (0..4).for_each(|_| store.step());
+    }
+    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+    let short = Lifetime::absolute(Duration::from_secs(60));
+    let visit = |n| drive(store, store.upsert(key(n), payload(n, 3_000).into(), short)).unwrap();
+    let more = (1_000..2_000).find(|n| visit(*n).is_err()).unwrap();
+    assert!(more > 1_010, "only {} found room", more - 1_000);
+    more
+}
+
 /// The last segment is not compacted while records go into it: the store leaves it, for what is kept for bad times.
 #[test]
 fn what_died_in_the_last_segment_alone_makes_room_on_a_full_disk() {
     for by_expiry in [true, false] {
         let life = Life::new(SimDisk::new(1));
-        let store = open(&life);
-        let sessions = 100;
-        (0..sessions).for_each(|n| put(&store, n, 3_000).unwrap());
-        (0..20).for_each(|_| store.step());
-        // Those that stay fill whole segments; those that go all lie in the last one.
-        let segments = store.stats().segments;
-        while store.stats().segments == segments {
-            put(&store, 9_999, 3_000).unwrap();
-            (0..4).for_each(|_| store.step());
-        }
-        life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
-        let short = Lifetime::absolute(Duration::from_secs(60));
-        let visit = |n| drive(&store, store.upsert(key(n), payload(n, 3_000).into(), short)).unwrap();
-        let more = (1_000..2_000).find(|n| visit(*n).is_err()).unwrap();
-        assert!(more > 1_010, "only {} found room", more - 1_000);
+        let (store, sessions) = (open(&life), 100);
+        let more = filled_by_visitors(&life, &store, sessions);
         if by_expiry {
             life.clock.advance(Duration::from_secs(61));
         } else {
@@ -251,17 +255,7 @@ fn rotated_sessions_can_be_deleted_on_a_full_disk() {
 fn reserve_that_gave_some_room_is_whole_again_once_there_is_room() {
     let life = Life::new(SimDisk::new(1));
     let store = open(&life);
-    (0..100).for_each(|n| put(&store, n, 3_000).unwrap());
-    (0..20).for_each(|_| store.step());
-    let segments = store.stats().segments;
-    while store.stats().segments == segments {
-        put(&store, 9_999, 3_000).unwrap();
-        (0..4).for_each(|_| store.step());
-    }
-    life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
-    let short = Lifetime::absolute(Duration::from_secs(60));
-    let visit = |n| drive(&store, store.upsert(key(n), payload(n, 3_000).into(), short)).unwrap();
-    assert!((1_000..2_000).any(|n| visit(n).is_err()));
+    filled_by_visitors(&life, &store, 100);
     life.clock.advance(Duration::from_secs(61));
     let has = |len: u32| {
         let lens = life.disk.names().into_iter().map(|name| life.disk.contents(&name).unwrap().len());

@@ -4,7 +4,8 @@
 //!
 //! It says of a sealed segment what a scan of it would say, and its checksum starts from the seal (length and checksum of the whole) that the
 //! manifest names. So one that holds is of exactly these bytes, whatever a crash, a cut or another life left behind them, and an open that folds it in
-//! gets the index that a scan would have given. One that is not there, is torn, cannot be read or does not hold is passed over and the segment is read.
+//! gets the index that a scan would have given. (As far as a CRC tells: a group's header that somebody forged with its own checksum leaves that of the
+//! whole as it was. The footer then says what was there before.) One that is not there, is torn, cannot be read or does not hold is passed over and the segment is read.
 //!
 //! So nothing waits for it, and no promise does. It is written once the manifest says that its segment is sealed; it is never synced; a crash in its midst
 //! leaves a part that does not hold. When the write fails it is cut off again, and that is all: the bytes before it were synced,

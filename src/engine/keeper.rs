@@ -11,7 +11,8 @@
 //! # The order in which one is sealed
 //!
 //! Every byte synced (the durable position is in a later segment); then length and checksum go into the manifest. A crash in
-//! between leaves it listed without a seal, and recovery reads it as part of the stream. Its unused end is cut off then, and a footer put there.
+//! between leaves it listed without a seal, and recovery reads it as part of the stream. Its unused end is cut off then; a footer
+//! may be put there later.
 
 use std::io;
 use std::sync::Arc;

@@ -7,7 +7,6 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
@@ -17,23 +16,12 @@ use cloakroom::{
 };
 
 use crate::owned::{ann, bob, count, key, label_of, open, options, there};
+use crate::refuted::{now, poll};
 
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));
 
 /// Longer than any other thread takes that is not waiting for this one.
 const PATIENCE: Duration = Duration::from_millis(20);
-
-fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => Some(done),
-        Poll::Pending => None,
-    }
-}
-
-/// Of a future that is ready at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    poll(&mut pin!(future)).unwrap()
-}
 
 /// A store whose active segment has no room for a payload of 8 KiB, and some for what is short.
 fn nearly_full(begin: impl FnOnce(&LogStore)) -> LogStore {

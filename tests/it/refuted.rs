@@ -27,7 +27,7 @@ for_every_store!(
     walk_of_all_keys_meets_a_session_that_is_bound_meanwhile,
 );
 
-fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Option<T> {
+pub fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
         Poll::Pending => None,
@@ -35,7 +35,7 @@ fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Option<T> {
 }
 
 /// Of a future that is ready at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub fn now<T>(future: impl Future<Output = T>) -> T {
     poll(&mut pin!(future)).unwrap()
 }
 

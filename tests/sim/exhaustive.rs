@@ -103,7 +103,7 @@ impl Exhaustive {
         let run = life.disk.clone();
         let mut crash = Crash { sequence, durability, seed: self.seed, calls: [0; 2], run: &run };
         for (nth, act) in sequence.iter().enumerate() {
-            act.perform(&mut life, nth, DURABILITIES[durability][nth]);
+            assert!(act.perform(&mut life, nth, DURABILITIES[durability][nth]));
         }
         life.step();
         let moments = life.take_moments();
@@ -185,10 +185,7 @@ fn every_short_sequence_crashed_at_every_call_keeps_its_promises() {
             }
         }
         for n in spread(threes, tried, seed) {
-            let n = usize::try_from(n - 1).unwrap();
-            let acts = Act::ALL.len();
-            let [a, b, c] = [n / acts / acts, n / acts % acts, n % acts].map(|at| Act::ALL[at]);
-            all.sequence(&[a, b, c]);
+            all.sequence(&Act::three(n));
             if all.totals.sequences.is_multiple_of(200) {
                 println!("so far {:?}", all.totals);
             }

@@ -63,13 +63,19 @@ type OwnedParts = (Option<OwnerKey>, Option<Rotated>, Option<SessionKey>);
 fn forged(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = bytes.split_off(FOOTER_HEADER_BYTES);
     change(&mut body);
+    with_header(SEAL.len, 0, &body)
+}
+
+/// A footer that says to be of a segment of this length, `zero` where a zero belongs, and checksums that hold.
+fn with_header(len: u32, zero: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; FOOTER_HEADER_BYTES];
     Lay::new(&mut bytes)
         .bytes(b"CLOAKFTR")
         .u32(body.len().try_into().unwrap())
-        .u32(checksum(0, &body))
-        .u32(SEAL.len)
+        .u32(checksum(0, body))
+        .u32(len)
         .u32(SEAL.crc)
-        .u32(0)
+        .u32(zero)
         .checksum(header().seed().at(SEAL.len));
     bytes.extend(body);
     bytes
@@ -111,6 +117,10 @@ fn footer_of_another_segment_or_another_seal_is_not_believed() {
     for seal in [Seal { len: SEAL.len + 1, ..SEAL }, Seal { crc: SEAL.crc + 1, ..SEAL }] {
         assert!(Footer::decode(&bytes, header().seed(), seal).is_err());
     }
+    let of = |len, zero| Footer::of(&with_header(len, zero, &[]), header().seed(), SEAL.len);
+    assert!(of(SEAL.len, 0).is_ok());
+    assert_eq!(of(SEAL.len - 1, 0), Err(Invalid::Field), "what it says of its place is not so");
+    assert_eq!(of(SEAL.len, 1), Err(Invalid::Field), "a footer has one form");
 }
 
 #[test]
@@ -142,6 +152,16 @@ fn line_that_no_segment_could_hold_is_refused_though_its_checksum_holds() {
     for (what, at, byte) in changes {
         assert!(shown(&forged(footer(), |body| body[at] = byte)).is_err(), "{what}");
     }
+    let made = |kind, body_len, label_len| {
+        let header = RecordHeader::new(kind, SessionKey::of(b"key"), 0, deadlines(), &Body::default());
+        let header = RecordHeader { body_len, label_len, seq: Seq(1), deadline_seq: Seq(1), ..header };
+        let mut writer = FooterWriter::new(Timestamp::from_millis(5), Seq(2), 1);
+        writer.push(&Placed { offset: 1_000, header, body: Body::default() });
+        shown(&writer.finish(super::header().seed(), SEAL))
+    };
+    assert!(made(Kind::Put, 2, 2).is_ok() && made(Kind::Touch, 0, 0).is_ok());
+    assert!(made(Kind::Put, 1, 2).is_err(), "a label longer than what is left of its body");
+    assert!(made(Kind::Touch, 1, 0).is_err(), "a payload in a kind that has none");
     let longer = |body: &mut Vec<u8>| {
         assert_eq!(body[head + 3] & 0xF, 3, "the length of its offset");
         body[head + 3] += 1;

@@ -212,6 +212,10 @@ impl Life {
         self.store.as_ref().unwrap()
     }
 
+    pub fn is_open(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// The key that a name stands for now.
     pub fn key(&self, name: usize) -> SessionKey {
         self.names[name]

@@ -230,6 +230,7 @@ impl Assessment {
     fn walk(&mut self, header: &SegmentHeader, file: &str, bytes: &[u8]) -> Walked {
         let mut walked = Walked::default();
         let is_stream = header.kind == SegmentKind::Stream;
+        let mut gathered = self.replay.gather();
         walk(bytes, header, |found| match found {
             Found::Group(group) => {
                 if is_stream {
@@ -245,7 +246,7 @@ impl Assessment {
             Found::Record(placed) => {
                 walked.next = walked.next.max(Seq(placed.header.deadline_seq.0.saturating_add(1)));
                 self.records += 1;
-                fold(&self.replay, &placed, header.id, None);
+                fold(&mut gathered, &placed, header.id, None);
             }
             Found::Spoilt { offset, header: record } => {
                 walked.next = walked.next.max(Seq(record.deadline_seq.0.saturating_add(1)));
@@ -267,6 +268,7 @@ impl Assessment {
                 self.survey.damages.add(file, offset, format!("in a group, {}", what.what()));
             }
         });
+        drop(gathered);
         self.next_seq = self.next_seq.max(walked.next);
         self.bytes += bytes.len() as u64;
         if let Some(first) = walked.first {

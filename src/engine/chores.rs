@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{Segment, find};
+use crate::sync::for_each;
 
 use super::Engine;
 use super::footers::Chore;
+use super::open::workers;
 
 /// A segment that is as old as this since its seal, and mostly alive, is likely to stay for long.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
@@ -58,12 +60,15 @@ impl Engine {
     /// before anything is given back.
     pub(super) fn put_footers(&self) {
         let chores = std::mem::take(&mut *self.chores.lock());
-        let mut missing = chores.iter().rev().filter(|chore| chore.footer_due.is_some()).peekable();
-        if missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok() {
+        let missing: Vec<_> = chores.iter().rev().filter(|chore| chore.footer_due.is_some()).collect();
+        if !missing.is_empty() && self.reserve.hold(&self.catalog).is_ok() {
             let (clock, started) = (&self.options.clock, self.options.clock.uptime());
-            // Who opens the folder next waits for this, and many may be missing: of a store that never had any, all.
-            let in_time = |_: &&Chore| clock.uptime().saturating_sub(started) < AT_CLOSE_MAX;
-            missing.take_while(in_time).for_each(|chore| self.put_footer(chore));
+            for_each(&missing, workers(self.threads, &self.options), |chore| {
+                // Who opens the folder next waits for this, and many may be missing: of a store that never had any, all.
+                if clock.uptime().saturating_sub(started) < AT_CLOSE_MAX {
+                    self.put_footer(chore);
+                }
+            });
             self.reserve.remove();
         }
     }

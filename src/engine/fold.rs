@@ -2,10 +2,16 @@
 
 use crate::format::{Kind, Placed, RECORD_HEADER_BYTES, RecordHeader};
 use crate::id::{Address, SegmentId};
-use crate::index::{Entry, Replay, Revocation};
+use crate::index::{Content, Entry, Gathered, Revocation};
 
 /// Folds one record in; `moved` is its address if it is not where it was found.
-pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, moved: Option<Address>) {
+pub(super) fn fold(
+    gathered: &mut Gathered<'_>,
+    placed: &Placed<'_>,
+    segment: SegmentId,
+    moved: Option<Address>,
+) {
+    let replay = gathered.replay();
     let RecordHeader { kind, key, seq, deadline_seq, deadlines, created_s, .. } = placed.header;
     match kind {
         Kind::Put | Kind::Rotate => {
@@ -23,7 +29,7 @@ pub(super) fn fold(replay: &Replay, placed: &Placed<'_>, segment: SegmentId, mov
                 created_s,
                 touched_in: None,
             };
-            replay.content(&key, entry, owner, deadline_seq);
+            gathered.content(&key, Content { entry, owner, deadline_seq });
         }
         Kind::Touch => replay.touch(&key, seq, deadline_seq, segment, deadlines),
         Kind::Delete => {

@@ -72,7 +72,8 @@ pub(super) fn fold_footer(replay: &Replay, segment: &Segment, seal: Seal) -> Opt
     let bytes = segment.read_footer(seal).map_err(unread).ok()??;
     let footer = Footer::decode(&bytes, segment.seed(), seal).ok()?;
     // What was folded in before a line that cannot be one is in the segment as well, and may come twice.
-    footer.visit(|placed| fold(replay, placed, segment.id(), None)).ok()?;
+    let mut gathered = replay.gather();
+    footer.visit(|placed| fold(&mut gathered, placed, segment.id(), None)).ok()?;
     segment.keep_footer(seal, bytes.len());
     let scanned = Scanned {
         end: seal.len,

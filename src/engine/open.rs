@@ -33,8 +33,8 @@ pub(super) const SEQ_GAP: u64 = 1 << 32;
 const SEGMENT_IDS_MAX: u32 = 1 << 31;
 const SEQ_MAX: u64 = 1 << 62;
 
-/// Threads that read segments while the store opens: beyond a few the disk sets the pace.
-const OPEN_THREADS_MAX: usize = 8;
+/// Threads that read whole segments while the store opens or closes: beyond a few the disk sets the pace.
+const WORKERS_MAX: usize = 8;
 
 /// Files with cut-off bytes that are kept; older ones are removed.
 const TORN_FILES_MAX: usize = 4;
@@ -97,13 +97,7 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     let manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
-    // A simulation reads in one order; what is not mapped takes as much memory as it is long.
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = match (threads, options.read_mode) {
-        (Threads::None, _) => 1,
-        (Threads::Own, ReadMode::Mapped) => cores().min(OPEN_THREADS_MAX),
-        (Threads::Own, ReadMode::Pread) => cores().min(2),
-    };
+    let workers = workers(threads, options);
     let attempt = |thrift| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
         let found = recover(&**disk, options, &catalog, workers)?;
@@ -128,6 +122,17 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     engine.left_behind.lock().extend(left.into_iter().filter(|id| engine.catalog.was_given(*id)));
     Engine::run(&engine).map_err(OpenError::io("start the threads of the store"))?;
     Ok(engine)
+}
+
+/// How many threads read whole segments side by side, at an open or a close.
+pub(super) fn workers(threads: Threads, options: &Options) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // A simulation reads in one order; what is not mapped takes as much memory as it is long.
+    match (threads, options.read_mode) {
+        (Threads::None, _) => 1,
+        (Threads::Own, ReadMode::Mapped) => cores().min(WORKERS_MAX),
+        (Threads::Own, ReadMode::Pread) => cores().min(2),
+    }
 }
 
 /// Takes the folder's lock.

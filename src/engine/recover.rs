@@ -146,8 +146,9 @@ fn read_sealed(
     let bytes = segment.whole(seal.len).map_err(OpenError::io(format!("read {name}")))?;
     // The checksum of the whole covers the bodies; they are checked one by one only to name the place that is damaged.
     let whole = segment.cut(&bytes) == seal;
-    let scanned =
-        scan(&bytes, segment.header(), Trust::of(whole), |placed| fold(replay, placed, segment.id(), None));
+    let mut gathered = replay.gather();
+    let fold = |placed: &Placed<'_>| fold(&mut gathered, placed, segment.id(), None);
+    let scanned = scan(&bytes, segment.header(), Trust::of(whole), fold);
     if let Some(invalid) = scanned.stopped {
         return Err(damaged(scanned.end, &format!("in a group, {}", invalid.what())));
     }
@@ -206,9 +207,9 @@ impl Recovered {
             if len <= SEGMENT_HEADER_BYTES {
                 continue;
             }
-            let id = tail.segment.id();
+            let (id, mut gathered) = (tail.segment.id(), self.replay.gather());
             scan(&tail.bytes[..len as usize], tail.segment.header(), Trust::Whole, |placed| {
-                fold(&self.replay, placed, id, None);
+                fold(&mut gathered, placed, id, None);
             });
             let seal = tail.segment.cut(&tail.bytes[..len as usize]);
             self.sealed.push((Arc::clone(tail.segment), Listed { seal: Some(seal), ..*listed }));
@@ -227,7 +228,7 @@ impl Recovered {
         let bytes = kept.iter().map(|tail| u64::from(tail.scanned.end - tail.cut)).sum();
         let capacity = u32::try_from(copy_bytes(bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
         let mapped = options.read_mode == ReadMode::Mapped;
-        let mut copies: Vec<CopyWriter> = Vec::new();
+        let (mut copies, mut gathered): (Vec<CopyWriter>, _) = (Vec::new(), self.replay.gather());
         for tail in kept {
             let from = tail.cut;
             let mut records = Vec::new();
@@ -244,10 +245,11 @@ impl Recovered {
                 }
                 if let Some(copy) = copies.last_mut() {
                     let (address, _) = copy.push(&placed.header, &placed.body).map_err(write)?;
-                    fold(&self.replay, &placed, address.segment, Some(address));
+                    fold(&mut gathered, &placed, address.segment, Some(address));
                 }
             }
         }
+        drop(gathered);
         for copy in copies {
             let segment = copy.finish().map_err(write)?;
             let listed = segment.listed(Some(segment.seal()));

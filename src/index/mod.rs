@@ -30,7 +30,7 @@ mod usage;
 
 use count::Count;
 
-pub(crate) use replay::Replay;
+pub(crate) use replay::{Content, Gathered, Replay};
 pub(crate) use revocations::{Revocation, Revocations};
 pub(crate) use shard::{Named, Page, Shard, Swept};
 pub(crate) use slab::Prefix;

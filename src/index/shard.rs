@@ -146,7 +146,7 @@ impl Shard {
         let prefix = prefix(key);
         self.usage.charge(&entry);
         let Some(number) = self.slab.find(&prefix) else {
-            let number = self.slab.push(Slot::new(prefix, &entry));
+            let number = self.slab.push(prefix, &entry);
             self.buckets.arm(&mut self.slab, number, now);
             self.count.began(entry.owned);
             if owner.is_some() {

@@ -296,11 +296,12 @@ impl Life {
     fn replay<'a>(&self, log: impl IntoIterator<Item = &'a Record>) -> Index {
         let now = at(self.now_ms);
         let replay = Replay::new(now);
+        let mut gathered = replay.gather();
         for record in log {
             match *record {
                 Record::Content { key: number, address, rotated, owner, seq, deadline_seq, deadlines } => {
                     let entry = content(address, rotated, owner, seq, deadlines);
-                    replay.content(&key(number), entry, owner, Seq(deadline_seq));
+                    gathered.content(&key(number), Content { entry, owner, deadline_seq: Seq(deadline_seq) });
                 }
                 Record::Revocation { revocation, segment, hides_until } => {
                     replay.revocation(&key(0), revocation, segment, hides_until, 96);
@@ -313,6 +314,7 @@ impl Life {
                 }
             }
         }
+        drop(gathered);
         let index = replay.finish(now, 1);
         (0..Index::SHARDS).for_each(|shard| check(&index.lock_shard(shard)));
         index
@@ -412,7 +414,7 @@ fn ended_session_with_an_older_version_on_disk_stays_until_it_has_its_tombstone(
     let put = |number, segment, version, expires_ms| {
         let address = Address { segment: SegmentId(segment), offset: 64, len: 300 };
         let entry = content(address, false, None, version, deadlines(at(expires_ms)));
-        replay.content(&key(number), entry, None, Seq(version));
+        replay.gather().content(&key(number), Content { entry, owner: None, deadline_seq: Seq(version) });
     };
     put(1, 2, 2, 1_000);
     put(1, 1, 1, 90_000);
@@ -441,7 +443,7 @@ fn touch_of_a_content_that_is_gone_moves_no_older_one() {
         let put = || {
             let address = Address { segment: SegmentId(1), offset: 64, len: 300 };
             let entry = content(address, false, None, 1, deadlines(at(1_000)));
-            replay.content(&key(1), entry, None, Seq(1));
+            replay.gather().content(&key(1), Content { entry, owner: None, deadline_seq: Seq(1) });
         };
         let touch = || replay.touch(&key(1), Seq(5), Seq(6), SegmentId(2), deadlines(at(90_000)));
         if touch_first {

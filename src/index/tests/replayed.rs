@@ -3,8 +3,13 @@
 use super::*;
 
 fn put(replay: &Replay, version: u64, expires_ms: u64) {
-    let entry = entry(1, 64, version, at(expires_ms));
-    replay.content(&key(1), entry, None, Seq(version));
+    content(replay, 1, entry(1, 64, version, at(expires_ms)));
+}
+
+/// Folds in a content that carries the newest deadline.
+fn content(replay: &Replay, number: u64, entry: Entry) {
+    let content = Content { entry, owner: None, deadline_seq: entry.version };
+    replay.gather().content(&key(number), content);
 }
 
 /// The sessions there are, and the older versions that outlive them.
@@ -55,7 +60,7 @@ fn sessions_that_nothing_later_names_are_dropped_and_the_living_among_them_are_c
     for (number, version, expires_ms) in
         [(1, 1, 9_000), (2, 2, 9_000), (3, 3, 4_000), (4, 4, 4_001), (5, 5, 9_000), (6, 6, 9_000)]
     {
-        replay.content(&key(number), entry(1, 64, version, at(expires_ms)), None, Seq(version));
+        content(&replay, number, entry(1, 64, version, at(expires_ms)));
     }
     replay.touch(&key(2), Seq(2), Seq(7), SegmentId(2), deadlines(at(9_500)));
     assert_eq!(replay.drop_up_to(Seq(5), at(4_000)), 3, "the third has ended");
@@ -101,7 +106,7 @@ fn newest_touch_counts_in_whatever_order_content_touches_and_tombstones_are_read
 fn touch_that_a_copy_does_not_carry_keeps_its_segment() {
     for copy_first in [false, true] {
         let replay = Replay::new(at(0));
-        let copy = || replay.content(&key(1), entry(3, 64, 1, at(5_000)), None, Seq(1));
+        let copy = || content(&replay, 1, entry(3, 64, 1, at(5_000)));
         if copy_first {
             copy();
         }

@@ -177,6 +177,20 @@ fn segment_is_read_through_its_map_while_it_has_one() {
 }
 
 #[test]
+fn checksum_of_a_file_is_that_of_its_seal_however_many_pieces_it_is_read_in() {
+    for len in [100, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 600 << 10] {
+        let folder = folder();
+        let segment = folder.copy(len, false).finish().unwrap();
+        segment
+            .append(&(0..len - SEGMENT_HEADER_BYTES).map(|n| (n % 251) as u8).collect::<Vec<_>>())
+            .unwrap();
+        assert_eq!(segment.checksum().unwrap(), segment.seal().crc, "{len} bytes");
+        folder.disk.open(&segment_name(ID)).unwrap().write_at(u64::from(len) - 1, &[255]).unwrap();
+        assert_ne!(segment.checksum().unwrap(), segment.seal().crc, "{len} bytes");
+    }
+}
+
+#[test]
 fn file_that_is_no_longer_than_a_header_opens_and_a_shorter_one_does_not() {
     let folder = folder();
     let segment = folder.copy(4_096, false).finish().unwrap();

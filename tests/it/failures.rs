@@ -140,6 +140,23 @@ fn failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept() {
 }
 
 #[test]
+fn poisoned_store_leaves_its_disk_as_it_is() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Sync);
+    (0..60).for_each(|n| create(&store, n).unwrap());
+    store.step();
+    life.disk.fail_call_of(Call::Sync, 1, Fault::Eio);
+    assert!(matches!(create(&store, 60), Err(Error::DurabilityUnknown { .. })));
+    let calls = life.disk.calls();
+    // Footers are due, and nearly all is dead.
+    for by in [Duration::from_secs(120), Duration::from_secs(7_200)] {
+        life.clock.advance(by);
+        (0..10).for_each(|_| store.step());
+    }
+    assert_eq!(life.disk.calls(), calls, "{}", life.trace());
+}
+
+#[test]
 fn store_opens_again_after_any_one_call_failed() {
     let calls =
         [Call::Create, Call::Write, Call::Sync, Call::SyncFolder, Call::Rename, Call::Remove, Call::Truncate];

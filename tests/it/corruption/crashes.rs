@@ -107,9 +107,12 @@ fn salvage_that_a_failing_call_ends_can_be_done_again() {
         for store in stores(seed) {
             for (what, before) in damaged(&store) {
                 let certain = proven(&before, &store.options, &store.keys);
+                let whole = before.copy(2);
+                salvage(&whole, &store.options).unwrap();
+                let calls = whole.calls();
                 for (fault, n) in [Fault::Eio, Fault::Enospc]
                     .into_iter()
-                    .flat_map(|fault| (1..budget(12)).map(move |n| (fault, n)))
+                    .flat_map(|fault| spread(calls, budget(12), seed).map(move |n| (fault, n)))
                 {
                     let disk = before.copy(seed ^ n << 8);
                     disk.fail_call(n, fault);

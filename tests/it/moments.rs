@@ -423,3 +423,23 @@ fn full_disk_shrinks_once_everything_on_it_has_ended() {
     put(&store, 1, 1_000, Lifetime::absolute(HOUR));
     assert!(there(&store, 1));
 }
+
+#[test]
+fn as_many_bytes_may_wait_to_be_written_however_many_were() {
+    let (options, _) = options();
+    let store =
+        open(&SimDisk::new(1), &Options { segment_bytes: 4 << 20, ..options }).at(Durability::Buffered);
+    let mut keys = (0..).map(key);
+    let mut fill = || {
+        let create = |key| {
+            let mut created = pin!(store.create_as(key, "x".into(), Lifetime::absolute(HOUR)));
+            created.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let there = keys.by_ref().take_while(|key| create(*key)).count();
+        store.step();
+        there
+    };
+    let first = fill();
+    assert!(first > 500, "{first}");
+    assert!((0..20).all(|_| fill() == first), "room was lost or won");
+}

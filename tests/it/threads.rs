@@ -139,3 +139,37 @@ async fn deletes_and_rotations_survive_power_loss_without_being_asked_to() {
     assert_eq!(store.get(rotated.key(), Access::Peek).await.unwrap().unwrap().payload, payload(1));
     store.close().await.unwrap();
 }
+
+/// A buffered write is in the kernel after a moment and on the device after a second, by the store's own doing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_nobody_waits_for_reaches_the_kernel_and_then_the_device() {
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_on(Arc::new(disk.clone()), options()).await.unwrap();
+    // The writer and the syncer sleep; nobody but a single write can wake them.
+    for n in 0..2 {
+        let before = store.stats();
+        store.at(Durability::Buffered).create_as(key(n), payload(n), HOUR).await.unwrap();
+        eventually("it is written", || store.stats().groups > before.groups).await;
+        eventually("it is synced", || store.stats().syncs > before.syncs).await;
+    }
+    disk.crash();
+    drop(store);
+    let store = LogStore::open_on(Arc::new(disk.clone()), options()).await.unwrap();
+    assert_eq!(store.recovery().sessions, 2);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_interval_is_kept_behind_a_long_one_and_before_it() {
+    let hour = Duration::from_secs(3_600);
+    let soon = Duration::from_millis(5);
+    for intervals in [[hour, soon], [soon, hour]] {
+        let store = LogStore::open_on(Arc::new(SimDisk::new(1)), options()).await.unwrap();
+        let before = store.stats();
+        for (n, interval) in (0..).zip(intervals) {
+            store.at(Durability::Interval(interval)).create_as(key(n), payload(n), HOUR).await.unwrap();
+        }
+        eventually("the short one's sync", || store.stats().syncs > before.syncs).await;
+        drop(store);
+    }
+}

@@ -262,7 +262,7 @@ pub struct Stats {
     /// Segments there now.
     pub segments: u64,
     /// Of them, those that were found damaged since the open, or that the check behind it could not read: what is damaged in them cannot be read, and
-    /// they are not compacted.
+    /// they are not compacted, but removed once nothing in them is alive.
     /// [`LogStore::verify`](crate::LogStore::verify) tells the places, once the store is closed.
     pub damaged_segments: u64,
     /// Bytes of log there now, footers included, without the space set aside for what comes.

@@ -194,12 +194,23 @@ fn damage_behind_a_footer_is_never_served_and_is_told_by_the_read_and_by_the_che
     (0..10).for_each(|_| store.step());
     assert_eq!(store.stats().damaged_segments, 1, "it is counted once");
     assert!(closed.disk.names().contains(&closed.file) && store.stats().compacted_bytes == 0);
+    // The session that is damaged lives, so the segment stays, and whoever reads all of it refuses.
+    (0..4).for_each(|n| assert!(drive(&store, store.delete(key(n))).unwrap().unwrap()));
+    (0..10).for_each(|_| store.step());
+    assert!(closed.disk.names().contains(&closed.file) && store.stats().damaged_segments == 1);
     drive(&store, store.close()).unwrap().unwrap();
-    let whole = Options { footers_from: u32::MAX, ..closed.options };
+    let whole = Options { footers_from: u32::MAX, ..closed.options.clone() };
     match open(&closed.disk, &whole) {
         Err(OpenError::Damaged { file, .. }) => assert_eq!(file, closed.file),
         other => panic!("{other:?}"),
     }
+    // Once nothing in it is alive it goes, whatever is wrong with it.
+    let store = open(&closed.disk, &closed.options).unwrap();
+    assert!(drive(&store, store.delete(key(4))).unwrap().unwrap());
+    (0..10).for_each(|_| store.step());
+    assert!(!closed.disk.names().contains(&closed.file) && store.stats().damaged_segments == 0);
+    drive(&store, store.close()).unwrap().unwrap();
+    assert_eq!(open(&closed.disk, &whole).unwrap().recovery().sessions, 0);
 }
 
 #[test]

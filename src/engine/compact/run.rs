@@ -24,6 +24,9 @@
 //! A run that fails before step 2 removes its copies, so that a full disk is not filled further, and has changed nothing.
 //!
 //! A tombstone and what it hides can both be dropped in one run: neither is listed any more, whichever file survives.
+//!
+//! A segment that is damaged or cannot be read stays while anything in it is counted as live: nobody can tell where that lies. Once nothing is, it
+//! goes like any other; what is counted comes from the records that were written or from an open that vouched for every one of them.
 
 use std::io;
 use std::sync::Arc;
@@ -105,7 +108,7 @@ impl Engine {
         };
         let all =
             self.catalog.read(|manifest| manifest.segments.iter().filter_map(usage).collect::<Vec<_>>());
-        all.into_iter().filter(|usage| !left_alone.contains(&usage.id)).collect()
+        all.into_iter().filter(|usage| usage.live == 0 || !left_alone.contains(&usage.id)).collect()
     }
 
     /// Compacts these; says whether it did. Removes the copies it made if they came to nothing.
@@ -136,11 +139,17 @@ impl Engine {
         let mut later = victims.iter().filter_map(|id| live.get(id)).sum::<u64>();
         let mut writer = Copier::new(self, on_reserve, made);
         for segment in segments {
-            later = later.saturating_sub(live.get(&segment.id()).copied().unwrap_or(0));
+            let alive = live.get(&segment.id()).copied().unwrap_or(0);
+            later = later.saturating_sub(alive);
             // One after another, since a cold one takes as much memory as it is long.
-            let bytes =
-                segment.whole(segment.written()).inspect_err(|_| self.unread.lock().push(segment.id()))?;
+            let bytes = match segment.whole(segment.written()) {
+                Err(_) if alive == 0 => continue,
+                read => read.inspect_err(|_| self.unread.lock().push(segment.id()))?,
+            };
             let Some(found) = self.copy_living(segment, &bytes, victims, later, &mut writer) else {
+                if alive == 0 {
+                    continue;
+                }
                 tracing::error!(segment = %segment.id(), "a segment is damaged; compaction leaves it alone");
                 self.found_damaged(segment.id());
                 return Ok(false);
@@ -296,6 +305,7 @@ impl Engine {
         self.table.remove(victims);
         // Who holds a segment holds its space.
         self.chores.lock().retain(|chore| !victims.contains(&chore.segment.id()));
+        self.damaged.lock().retain(|id| !victims.contains(id));
         for id in victims {
             self.index.forget_segment(*id);
             self.remove_file(*id);

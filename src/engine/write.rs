@@ -265,7 +265,12 @@ impl Engine {
             self.listeners.tell(if expired { Event::Expired { key } } else { Event::Deleted { key, why } });
             Ok(Tried::Staged(staged, live))
         });
-        Ok(done.await?.unwrap_or(false))
+        let was_live = done.await?.unwrap_or(false);
+        if !was_live && durability != Durability::Buffered {
+            // What has ended it may still be on its way to the device, and "it is gone" must not be answered before that is there.
+            self.flush().await?;
+        }
+        Ok(was_live)
     }
 
     /// Tells that a session began, and before it how the one ended that has left nobody but its entry behind. Its shard is locked.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, OpenError, Options, Session, SessionId, SessionKey,
-    SessionStore, Version, When,
+    Access, Answer, Binding, Durability, Error, Lifetime, LogStore, OpenError, Options, OwnerKey, Pending,
+    Session, SessionId, SessionKey, SessionStore, Version, When, Whose, Work,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -192,6 +192,39 @@ fn operation_dropped_at_any_poll_is_done_or_undone_as_a_whole() {
         }
     }
     assert!(done > OPS.len(), "nothing was ever polled to its end");
+}
+
+/// Who signs out a second time, since the first request was cut off, is signed out when that is answered.
+#[test]
+fn delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced() {
+    type End = for<'a> fn(&'a LogStore) -> Answer<'a, ()>;
+    let ends: [(&str, End); 3] = [
+        ("delete", |store| Pending::new(async { store.delete(key()).await.map(|_| ()) })),
+        ("rotate", |store| Pending::new(async { store.rotate(key()).await.map(|_| ()) })),
+        ("revoke", |store| store.revoke(Whose::Everybody, None)),
+    ];
+    for (name, end) in ends {
+        let disk = SimDisk::new(1);
+        let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap();
+        let ann = Binding::to(OwnerKey::of(b"ann"));
+        let created = store.create_owned_as(key(), "hat".into(), HOUR, ann);
+        run(&store, created).unwrap().unwrap();
+        run(&store, store.flush()).unwrap().unwrap();
+        {
+            let mut ended = pin!(end(&store));
+            for work in [None, Some(Work::Keep)] {
+                work.into_iter().for_each(|work| store.work(work));
+                assert!(ended.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+        }
+        // It waits for the disk, or the disk has what it tells of.
+        assert!(!run(&store, store.delete(key())).unwrap().unwrap(), "{name}: it was not live");
+        disk.crash();
+        drop(store);
+        let store = LogStore::open_by_hand(Arc::new(disk), options()).unwrap();
+        let found = run(&store, store.get(key(), Access::Peek)).unwrap().unwrap();
+        assert!(found.is_none(), "{name}: who was signed out came back");
+    }
 }
 
 /// Dropped futures give back the room they waited for or used: thousands leave as much as there was.

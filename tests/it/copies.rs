@@ -4,15 +4,19 @@
 //! whose files and calls are looked at; with threads where the pace is what is tried.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Clock, Durability, Lifetime, LogStore, Options, ReadMode, SessionStore, SystemClock, Whose};
+use cloakroom::{
+    Clock, Durability, Lifetime, LogStore, Options, ReadMode, SessionStore, SystemClock, Whose, Work,
+};
 
 use crate::moments::run;
 use crate::owned::{ann, key, open, options, there};
+use crate::refuted::poll;
 use crate::support::hooked::{At, Hooked};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -143,6 +147,36 @@ fn figures_of_what_is_live_are_the_same_after_an_open() {
     let before = live();
     run(&store, store.close()).unwrap().unwrap();
     assert_eq!(open(&disk, &options).stats().live_bytes, before);
+}
+
+#[test]
+fn footers_stay_while_the_stream_only_waits_for_its_next_segment() {
+    let (options, clock) = options();
+    let options = Options { footers_from: 0, ..options };
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options).at(Durability::Buffered);
+    (0..40).for_each(|n| create(&store, n, 4_000, hours(1)));
+    (0..4).for_each(|_| store.step());
+    clock.advance(Duration::from_secs(60));
+    (0..8).for_each(|_| store.step());
+    let footers = || {
+        let holds = |name: &String| {
+            disk.contents(name).is_some_and(|bytes| bytes.windows(8).any(|window| window == b"CLOAKFTR"))
+        };
+        disk.names().into_iter().filter(holds).count()
+    };
+    let before = footers();
+    assert!(before >= 2, "{before}");
+    // The next segment is wanted from three quarters of this one on, and nobody makes it.
+    let create = |n| poll(&mut pin!(store.create_as(key(n), vec![1; 1_000].into(), hours(1))));
+    let took = (40..140).take_while(|n| {
+        let is_taken = create(*n).is_some();
+        store.work(Work::Write);
+        store.work(Work::Compact);
+        assert_eq!(footers(), before, "behind session {n}");
+        is_taken
+    });
+    assert!(took.count() < 100, "it was never full");
 }
 
 #[test]

@@ -5,14 +5,16 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake};
 use std::time::Duration;
 
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, AtCap, Binding, Clock, Durability, Label, Lifetime, LogStore, ManualClock, Options, SessionStore,
-    Timestamp, Whose,
+    Access, AtCap, Binding, Clock, Durability, Label, Lifetime, LogStore, ManualClock, Options, OwnerKey,
+    SessionStore, Timestamp, Whose, Work,
 };
 
 use crate::owned::{ann, bob, count, key, label_of, open, options, there};
@@ -190,6 +192,33 @@ fn session_that_is_ended_at_any_reading_of_the_clock_within_an_operation_is_gone
             );
         }
     }
+}
+
+/// Says that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn revocation_that_waits_for_others_to_be_carried_out_is_woken_when_they_are() {
+    let (options, _) = options();
+    let options = Options { segment_bytes: 64 << 20, unwritten_bytes_max: 16 << 20, ..options };
+    let store = open(&SimDisk::new(1), &options).at(Durability::Buffered);
+    for n in 0..1_u32 << 16 {
+        now(store.revoke(Whose::Owner(OwnerKey::of(&n.to_le_bytes())), None)).unwrap();
+    }
+    let mut waits = pin!(store.revoke(Whose::Owner(ann()), None));
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    store.work(Work::Keep);
+    assert!(woken.0.load(Ordering::SeqCst), "it sleeps for ever");
+    now(waits).unwrap();
 }
 
 #[test]

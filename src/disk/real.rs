@@ -11,7 +11,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -53,14 +53,17 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The folder of this path. Nothing is touched yet.
+    /// The folder of this path, which is taken from where the process is now if it is relative. Nothing is touched yet.
     ///
     /// ```
     /// use cloakroom::disk::{Disk, real::RealDisk};
     /// assert_eq!(RealDisk::new("/srv/sessions").name(), "/srv/sessions");
     /// ```
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), locked_in: Arc::default() }
+        let folder = folder.into();
+        // A server may go to another folder once it has opened its store.
+        let folder = path::absolute(&folder).unwrap_or(folder);
+        Self { folder, locked_in: Arc::default() }
     }
 
     /// The path of a file, if the folder is still the one that was locked.
@@ -303,6 +306,12 @@ mod tests {
         let len = ZEROS_BYTES as u64 * 2 + 7;
         write_zeros(&file, len).unwrap();
         assert_eq!(file.metadata().unwrap().len(), len);
+    }
+
+    #[test]
+    fn relative_path_names_one_folder_wherever_the_process_goes_later() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(RealDisk::new("sessions").name(), here.join("sessions").display().to_string());
     }
 
     #[test]

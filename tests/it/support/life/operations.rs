@@ -204,9 +204,9 @@ impl Life {
         match self.heard(answer) {
             Heard::Failed => {}
             Heard::Answer(Ok(deleted)) if deleted == was_live => {
-                if was_live {
-                    self.acknowledged(op, durability, now);
-                }
+                // Where nothing was left to delete the time is not written down, but what has ended the session is as safe as a delete.
+                let written_at = if was_live { now } else { Timestamp::default() };
+                self.acknowledged(op, durability, written_at);
             }
             answer @ Heard::Answer(_) => self.wrong("delete", &answer, &was_live),
         }

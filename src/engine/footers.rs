@@ -32,7 +32,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::format::{Body, Footer, FooterWriter, Placed, Seal};
+use crate::format::{Footer, FooterWriter, Placed, Seal};
 use crate::index::{Index, Replay};
 use crate::log::{Scanned, Segment, Trust, scan};
 
@@ -88,25 +88,20 @@ pub(super) fn fold_footer(replay: &Replay, segment: &Segment, seal: Seal) -> Opt
 /// The footer for a sealed segment; `None` if it is damaged, or if a footer saves too little.
 fn footer(segment: &Segment, seal: Seal) -> io::Result<Option<Vec<u8>>> {
     let bytes = segment.whole(seal.len)?;
-    // By shard: an open works on one shard's table for a while, which fits a processor's cache. Threads that read segments side by side begin
-    // far from each other, so that they do not wait for the same shards.
-    let first = segment.id().0 as usize * SHARDS_APART;
-    let (mut places, header) = (Vec::new(), segment.header());
-    let scanned = scan(&bytes, header, Trust::Whole, |placed| {
-        let shard = Index::shard_of(&placed.header.key);
-        places.push(((shard + first) % Index::SHARDS, placed.offset, placed.header.len()));
+    // By shard: an open works on one shard's table for a while, most of which a processor's cache holds then. Threads that read segments side by side
+    // begin far from each other, so that they do not wait for the same shards.
+    let mut shards: Vec<Vec<_>> = (0..Index::SHARDS).map(|_| Vec::new()).collect();
+    let scanned = scan(&bytes, segment.header(), Trust::Whole, |placed| {
+        shards[Index::shard_of(&placed.header.key)].push(Placed { ..*placed });
     });
     if scanned.end != seal.len {
         return Ok(None);
     }
-    places.sort_unstable();
-    let records = u32::try_from(places.len()).map_err(io::Error::other)?;
+    let records = u32::try_from(scanned.records).map_err(io::Error::other)?;
     let mut writer = FooterWriter::new(scanned.time, scanned.next_seq, records);
-    for (_, offset, len) in places {
-        let record = &bytes[offset as usize..][..len as usize];
-        let Ok((header, body)) = Body::read(record, segment.seed(), offset) else { return Ok(None) };
-        writer.push(&Placed { offset, header, body });
-    }
+    let first = segment.id().0 as usize * SHARDS_APART % Index::SHARDS;
+    shards.rotate_right(first);
+    shards.iter().flatten().for_each(|placed| writer.push(placed));
     let footer = writer.finish(segment.seed(), seal);
     Ok((footer.len() * FOOTER_PARTS <= bytes.len()).then_some(footer))
 }

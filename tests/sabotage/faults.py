@@ -125,8 +125,8 @@ FAULTS = [
     Fault(
         "a deadline is folded with the number of its content",
         "src/engine/fold.rs",
-        "replay.content(&key, entry, owner, deadline_seq);",
-        "replay.content(&key, entry, owner, seq);",
+        "gathered.content(&key, Content { entry, owner, deadline_seq });",
+        "gathered.content(&key, Content { entry, owner, deadline_seq: seq });",
         "deadline_that_a_copy_carries_wins_over_an_older_touch_that_is_left",
     ),
     Fault(
@@ -417,8 +417,8 @@ FAULTS = [
     Fault(
         "the footers of a close take the room that the next open needs",
         "src/engine/chores.rs",
-        "missing.peek().is_some() && self.reserve.hold(&self.catalog).is_ok()",
-        "missing.peek().is_some()",
+        "!missing.is_empty() && self.reserve.hold(&self.catalog).is_ok()",
+        "!missing.is_empty()",
         "footers_of_a_close_leave_the_next_open_its_room",
     ),
     Fault(

@@ -78,7 +78,8 @@ pub enum ReadMode {
 #[derive(Clone)]
 pub struct Options {
     /// Size of a log segment, in bytes: 64 KiB to 1 GiB; default 64 MiB. Smaller ones give space back sooner and cost more files, each of which
-    /// stays open; disk use is bounded by twice the live bytes and two of these.
+    /// stays open; disk use is bounded by twice the live bytes and two of these. On a full disk a sixteenth of one is left for those who sign out:
+    /// at 64 KiB some thirty of them, at 64 MiB thirty thousand, until compaction has given back what they free.
     pub segment_bytes: u32,
     /// Sealed segments of so many bytes up get a footer, by which the next open knows what they hold without reading them: 0 up; default 1 MiB. It is
     /// written at a close, or when the segment is a minute old and mostly alive, and takes an eighth of it with sessions of 350 B. Damage in

@@ -330,7 +330,7 @@ fn start(
     let recovery = Recovery {
         records: found.records,
         bytes: found.bytes,
-        sessions: index.len() as u64,
+        sessions: index.live_len(clock.mark()) as u64,
         torn_bytes: found.torn_bytes,
         sessions_in_doubt: 0,
         took: options.clock.uptime().saturating_sub(started),

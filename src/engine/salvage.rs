@@ -78,7 +78,7 @@ pub(crate) fn salvage(disk: &dyn Disk, options: &Options) -> Result<Salvaged, Op
         ..Salvaged::default()
     };
     if found.is_sound() {
-        done.sessions_kept = found.prove(now).index.len() as u64;
+        done.sessions_kept = found.prove(now).index.live_len(now) as u64;
         return Ok(done);
     }
     let Assessment { next_seq, ref survey, .. } = found;

@@ -88,7 +88,8 @@ pub(crate) fn verify(disk: &dyn Disk, options: &Options) -> Result<Verification,
         ..Verification::default()
     };
     let proven = found.prove(clock.mark());
-    (verification.sessions, verification.sessions_in_doubt) = (proven.index.len() as u64, proven.dropped);
+    verification.sessions = proven.index.live_len(clock.mark()) as u64;
+    verification.sessions_in_doubt = proven.dropped;
     Ok(verification)
 }
 
@@ -123,7 +124,7 @@ pub(crate) fn open_read_only(
         ..Recovery::default()
     };
     let proven = found.prove(clock.mark());
-    recovery.sessions = proven.index.len() as u64;
+    recovery.sessions = proven.index.live_len(clock.mark()) as u64;
     recovery.sessions_in_doubt = proven.dropped;
     recovery.took = options.clock.uptime().saturating_sub(started);
     let catalog = Catalog::new(Arc::clone(disk), manifest);

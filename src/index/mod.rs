@@ -212,6 +212,12 @@ impl Index {
         self.count.all()
     }
 
+    /// How many of them are live, behind [`Replay::finish`], which keeps of those that have ended only whom an older version outlives.
+    pub(crate) fn live_len(&self, now: Timestamp) -> usize {
+        let ended: usize = self.shards.iter().map(|shard| shard.lock().outlived_ended(now)).sum();
+        self.len() - ended
+    }
+
     /// How many of them have no owner.
     pub(crate) fn anonymous(&self) -> usize {
         self.count.anonymous()

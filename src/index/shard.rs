@@ -370,6 +370,12 @@ impl Shard {
             + self.owned.memory_bytes()
     }
 
+    /// How many sessions ended by `now` and are still here because an older version outlives them.
+    pub(super) fn outlived_ended(&self, now: Timestamp) -> usize {
+        let ended = |prefix| self.slab.find(prefix).is_some_and(|n| self.slab.slot(n).expires_at() <= now);
+        self.outlived.keys().filter(|prefix| ended(prefix)).count()
+    }
+
     fn note_outlived(&mut self, key: &SessionKey, prefix: Prefix, was: Timestamp, is: Timestamp) {
         let older = self.outlived.get(&prefix).map_or(was, |o| o.until.max(was));
         if older > is && older > self.now {

@@ -59,7 +59,8 @@ impl LogStore {
     }
 
     /// Opens a store, damaged or not, to be read: it serves what is certain, as [`salvage`](Self::salvage) would keep it, and changes no file.
-    /// [`recovery`](Self::recovery) says how many sessions are absent because they are not. A session past its deadline is absent.
+    /// [`recovery`](Self::recovery) says how many sessions are absent because they are not. A session past its deadline is absent,
+    /// and stays counted in [`len`](crate::SessionStore::len), since nothing is removed.
     ///
     /// Every write gets [`Error::ReadOnly`](crate::Error::ReadOnly), and so does a read with [`Access::Touch`](crate::Access::Touch) when the
     /// session's deadline has to move for it: read with [`Access::Peek`](crate::Access::Peek). The folder's lock is taken, so it must be possible to

@@ -443,3 +443,29 @@ fn as_many_bytes_may_wait_to_be_written_however_many_were() {
     assert!(first > 500, "{first}");
     assert!((0..20).all(|_| fill() == first), "room was lost or won");
 }
+
+/// Who ended, and is kept only because an older version outlives them, is counted as live by nobody who opens or looks at the folder.
+#[test]
+fn session_that_is_kept_for_an_older_version_is_not_counted_as_live() {
+    let (options, clock) = options();
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options);
+    put(&store, 0, 10, Lifetime::absolute(HOUR));
+    put(&store, 1, 10, Lifetime::absolute(HOUR));
+    assert!(run(&store, store.set_lifetime(key(0), Lifetime::absolute(SECOND))).unwrap().unwrap());
+    run(&store, store.flush()).unwrap().unwrap();
+    disk.crash();
+    clock.advance(2 * SECOND);
+    let device: Arc<dyn Disk> = Arc::new(disk.clone());
+    let verified = LogStore::verify_on(Arc::clone(&device), options.clone()).unwrap();
+    assert_eq!((verified.sessions, verified.sessions_in_doubt), (1, 0), "verified");
+    assert_eq!(
+        LogStore::salvage_on(Arc::clone(&device), options.clone()).unwrap().sessions_kept,
+        1,
+        "salvaged"
+    );
+    let read_only = LogStore::open_read_only_by_hand(device, options.clone()).unwrap();
+    assert_eq!(read_only.recovery().sessions, 1, "read only");
+    drop(read_only);
+    assert_eq!(open(&disk, &options).recovery().sessions, 1, "opened");
+}

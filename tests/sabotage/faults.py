@@ -422,6 +422,13 @@ FAULTS = [
         "footers_of_a_close_leave_the_next_open_its_room",
     ),
     Fault(
+        "a delete that finds nobody does not wait for what has ended the session",
+        "src/engine/write.rs",
+        "        if !was_live && durability != Durability::Buffered {",
+        "        if !was_live && durability == Durability::Buffered {",
+        "delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced",
+    ),
+    Fault(
         "compaction waits for all the checks behind an open",
         "src/engine/keeper.rs",
         "                more = self.compact() || did;",

@@ -325,6 +325,26 @@ fn open_on_a_full_disk_takes_no_more_room_than_what_it_writes() {
     assert!((0..12).all(|n| there(&store, n)));
 }
 
+/// A segment in which the write would not fit is of no use to it, and takes the last room from others.
+#[test]
+fn write_that_is_too_long_for_the_room_there_is_takes_none_of_it() {
+    let mut life = Life::new(SimDisk::new(1));
+    life.options.segment_bytes = 256 << 10;
+    life.options.payload_bytes_max = 32 << 10;
+    let store = open(&life);
+    let step = || (0..10).for_each(|_| store.step());
+    (0..60).for_each(|n| put(&store, n, 2_000).unwrap());
+    step();
+    life.disk.space_bytes(life.disk.used_bytes() + (24 << 10));
+    (60..105).for_each(|n| put(&store, n, 2_000).unwrap());
+    let (used, segments) = (life.disk.used_bytes(), store.stats().segments);
+    let refused = put(&store, 105, 30_000);
+    assert!(matches!(refused, Err(Error::DiskFull)), "{refused:?}");
+    step();
+    assert_eq!((life.disk.used_bytes(), store.stats().segments), (used, segments));
+    put(&store, 106, 2_000).unwrap();
+}
+
 /// On a full disk there are many tries, and there are only so many ids.
 #[test]
 fn tries_for_a_segment_use_no_ids_up() {

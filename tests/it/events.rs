@@ -344,3 +344,31 @@ async fn of_many_keys_that_threads_create_move_and_end_each_is_told_in_order() {
         assert!(ends > 100, "{ends} ends");
     }
 }
+
+/// Each counter moves with what it counts, and with nothing else.
+#[test]
+fn stats_count_what_was_done() {
+    let (options, clock) = options();
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), options).unwrap().at(Durability::Sync);
+    let start = store.stats();
+    for n in 0..4 {
+        let lifetime = Lifetime::idle(HOUR);
+        run(&store, store.upsert(key(n), vec![1; 100].into(), lifetime)).unwrap().unwrap();
+    }
+    let put = store.stats();
+    assert_eq!((put.sessions, put.records, put.groups - start.groups, put.syncs - start.syncs), (4, 4, 4, 4));
+    assert_eq!(put.live_bytes, put.record_bytes);
+    let touch = |n| run(&store, store.touch(key(n))).unwrap().unwrap();
+    assert!(touch(0));
+    clock.advance(HOUR / 2);
+    assert!(touch(0) && !touch(9));
+    let touched = store.stats();
+    assert_eq!((touched.touches, touched.touches_logged, touched.records), (2, 1, 5));
+    assert!(run(&store, store.delete(key(1))).unwrap().unwrap());
+    clock.advance(HOUR - HOUR / 10);
+    (0..5).for_each(|_| store.step());
+    let ended = store.stats();
+    assert_eq!((ended.sessions, ended.expired, ended.revoked, ended.evicted), (1, 2, 0, 0));
+    assert_eq!((ended.touches, ended.records, ended.segments), (2, 6, 1));
+    assert!(ended.index_bytes > 0 && ended.log_bytes >= ended.live_bytes, "{ended:?}");
+}

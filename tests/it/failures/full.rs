@@ -3,12 +3,15 @@
 //! Goal: to refute P9 where there is no room for anything. Method: the simulated disk gets no byte more than the store takes when the disk is
 //! called full; what is then to come back must come back without any.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::Disk;
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Access, Durability, Error, Lifetime, LogStore, Options, SessionStore, Work};
+use cloakroom::{Access, Answer, Durability, Error, Lifetime, LogStore, Options, SessionStore, Work};
 
 use crate::support::acked::{key, payload};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -25,6 +28,11 @@ fn open(life: &Life) -> LogStore {
 
 fn put(store: &LogStore, n: u32, len: usize) -> Result<(), Error> {
     drive(store, store.upsert(key(n), payload(n, len).into(), DAY)).unwrap()
+}
+
+/// Whether it is done without any work behind it.
+fn at_once<T: Unpin>(answer: Answer<'_, T>) -> bool {
+    pin!(answer).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn there(store: &LogStore, n: u32) -> bool {
@@ -343,6 +351,42 @@ fn write_that_is_too_long_for_the_room_there_is_takes_none_of_it() {
     step();
     assert_eq!((life.disk.used_bytes(), store.stats().segments), (used, segments));
     put(&store, 106, 2_000).unwrap();
+}
+
+/// The group that ends a segment always has its room, also where deletes have filled it up and the store comes to rest there.
+#[test]
+fn segment_that_is_full_to_its_last_bytes_can_still_be_ended() {
+    for len in (0..144).step_by(12) {
+        let life = Life::new(SimDisk::new(1));
+        let store = open(&life).at(Durability::Buffered);
+        let log = || [Work::Write, Work::Sync].map(|work| store.work(work));
+        let first_refused = |is_done: &dyn Fn(u32) -> bool| {
+            let refused = |n: &u32| {
+                log();
+                !is_done(*n)
+            };
+            (0..).find(refused).unwrap()
+        };
+        let puts = first_refused(&|n| at_once(store.upsert(key(n), payload(n, len).into(), DAY)));
+        let gone = first_refused(&|n| at_once(store.delete(key(n))));
+        life.disk.space_bytes(life.disk.used_bytes());
+        for _ in 0..2 {
+            store.work(Work::Keep);
+            log();
+        }
+        life.disk.space_bytes(u64::MAX);
+        assert!(delete(&store, gone), "{len}");
+        drive(&store, store.flush()).unwrap().unwrap();
+        let reserve = u64::from(SEGMENT_BYTES) + (8 << 10);
+        let too_long = |name: &String| {
+            let bytes = life.disk.contents(name).unwrap().len() as u64;
+            bytes > u64::from(SEGMENT_BYTES) && bytes != reserve
+        };
+        assert_eq!(life.disk.names().into_iter().find(too_long), None, "{len}");
+        life.disk.crash();
+        let store = open(&life);
+        assert!((0..puts).all(|n| there(&store, n) == (n > gone)), "{len}");
+    }
 }
 
 /// On a full disk there are many tries, and there are only so many ids.

@@ -2,10 +2,14 @@
 //! good (P2). Each test moves a clock by hand.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::{Access, Error, Lifetime, SessionKey, SessionStore, Stored, Timestamp};
+use cloakroom::disk::sim::SimDisk;
+use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Stored, Timestamp};
 
+use crate::moments::run;
+use crate::owned::{key, options};
 use crate::stores::{SESSIONS_MAX, Tested, eventually, for_every_store};
 
 const MS: Duration = Duration::from_millis(1);
@@ -271,4 +275,27 @@ async fn a_wall_clock_that_steps_moves_no_deadline(t: &Tested) {
     assert!(peek(&*t.store, key).await.is_some());
     t.pass(MS);
     assert_eq!(peek(&*t.store, key).await, None);
+}
+
+/// A page is short work, also where thousands have ended and none was swept.
+#[test]
+fn page_of_keys_ends_though_it_met_nobody_who_lives() {
+    let (options, clock) = options();
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), options).unwrap().at(Durability::Buffered);
+    let minute = Lifetime::absolute(Duration::from_secs(60));
+    for n in 0..5_000_u32 {
+        run(&store, store.upsert(key(n), "x".into(), minute)).unwrap().unwrap();
+    }
+    clock.advance(Duration::from_secs(60));
+    let (mut pages, mut cursor) = (0, None);
+    loop {
+        let page = run(&store, store.keys(cursor, 10)).unwrap().unwrap();
+        assert_eq!(page.keys, []);
+        pages += 1;
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!((4..=6).contains(&pages), "{pages} pages of a thousand for five thousand");
 }

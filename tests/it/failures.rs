@@ -109,7 +109,11 @@ fn failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept() {
             let store = open(&life).at(Durability::Sync);
             (0..5).for_each(|n| create(&store, n).unwrap());
             life.disk.fail_call_of(call, 1, fault);
-            assert!(matches!(create(&store, 5), Err(Error::DurabilityUnknown { .. })), "{call:?}");
+            let cause = match create(&store, 5) {
+                Err(Error::DurabilityUnknown { cause }) => cause,
+                other => panic!("{call:?}: {other:?}"),
+            };
+            assert!(cause.contains("segment 00000001 failed"), "{call:?}: {cause}");
             for error in [
                 create(&store, 6).unwrap_err(),
                 drive(&store, store.delete(key(0))).unwrap().unwrap_err(),

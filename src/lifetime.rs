@@ -22,7 +22,8 @@ pub(crate) const IDLE_MS_EXACT: u64 = 1 << 31;
 ///
 /// Either part alone is enough; with both, the earlier deadline counts. Idle expiry is coalesced: a session lives between
 /// `idle` and `idle + grain` after its last touch, where the grain is a sixteenth of `idle`, at least 1 s, at most 5 min.
-/// [`exact`](Self::exact) opts out and pays a log record for every touch. The absolute part has no grain.
+/// A touch that the logged deadline covers is neither written nor, at any durability, waited for. [`exact`](Self::exact) opts out and pays a log
+/// record for every touch. The absolute part has no grain.
 ///
 /// ```
 /// use cloakroom::Lifetime;

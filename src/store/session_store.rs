@@ -65,9 +65,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     fn get(&self, key: SessionKey, access: Access) -> Answer<'_, Option<Stored>>;
 
-    /// Starts the idle period anew without reading the payload; says whether the session is live. What the logged deadline covers
-    /// ([`Lifetime`](crate::Lifetime)) writes nothing, and so it waits for nothing at any durability: that deadline is as durable as the write that
-    /// gave it.
+    /// Starts the idle period anew without reading the payload; says whether the session is live.
     ///
     /// # Errors
     ///

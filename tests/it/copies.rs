@@ -34,7 +34,7 @@ pub fn is_segment(name: &str) -> bool {
 }
 
 /// Files of the log, and how long they are.
-fn segments(disk: &SimDisk) -> Vec<(String, usize)> {
+pub fn segments(disk: &SimDisk) -> Vec<(String, usize)> {
     let names = disk.names().into_iter().filter(|name| is_segment(name));
     names.map(|name| (name.clone(), disk.contents(&name).unwrap().len())).collect()
 }

@@ -4,7 +4,7 @@
 //! sessions that were acknowledged are counted afterwards.
 
 mod calls;
-mod full;
+pub mod full;
 mod panics;
 #[cfg(target_os = "linux")]
 mod strace;

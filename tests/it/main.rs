@@ -44,6 +44,8 @@ mod format_compat;
 mod merging;
 /// Power cuts, full disks and failed syncs between two steps of the background work.
 mod moments;
+/// What the options ask for.
+mod options;
 /// Operations that others overtake.
 mod overtaken;
 /// The sessions of an owner: listed, counted, labelled.

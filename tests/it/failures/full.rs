@@ -31,7 +31,7 @@ fn put(store: &LogStore, n: u32, len: usize) -> Result<(), Error> {
 }
 
 /// Whether it is done without any work behind it.
-fn at_once<T: Unpin>(answer: Answer<'_, T>) -> bool {
+pub fn at_once<T: Unpin>(answer: Answer<'_, T>) -> bool {
     pin!(answer).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 

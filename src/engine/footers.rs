@@ -76,7 +76,6 @@ pub(super) fn fold_footer(replay: &Replay, segment: &Segment, seal: Seal) -> Opt
     footer.visit(|placed| fold(&mut gathered, placed, segment.id(), None)).ok()?;
     segment.keep_footer(seal, bytes.len());
     let scanned = Scanned {
-        end: seal.len,
         time: footer.time,
         next_seq: footer.next_seq,
         records: footer.count.into(),

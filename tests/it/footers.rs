@@ -358,9 +358,9 @@ fn footers_leave_a_store_without_a_reserve_the_room_to_shrink_in() {
         disk.space_bytes(disk.used_bytes() + (room << 10));
         let store = open(&disk, &options(0)).unwrap().at(Durability::Buffered);
         (0..40).for_each(|_| store.step());
+        assert!(with_footers(&disk).is_empty(), "{room} KiB: the reserve comes first");
         for n in (0..2_000).filter(|n| n % 50 < 35) {
-            let deleted = drive(&store, store.delete(number(n))).unwrap();
-            assert!(deleted.unwrap_or_else(|e| panic!("{room} KiB, {n}: {e}")));
+            assert!(drive(&store, store.delete(number(n))).unwrap().unwrap(), "{room} KiB, {n}");
             store.step();
         }
     }

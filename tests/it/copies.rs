@@ -4,6 +4,7 @@
 //! whose files and calls are looked at; with threads where the pace is what is tried.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -233,4 +234,24 @@ async fn compaction_takes_as_long_as_its_pace_wants_and_a_close_does_not_wait_fo
     let least = Duration::from_millis(1_000 * bytes / PER_SECOND * 2 / 3);
     assert!(took >= least, "{bytes} bytes took {took:?}");
     store.close().await.unwrap();
+}
+
+/// What nobody needs is not waited for.
+#[test]
+fn segment_that_cannot_be_read_goes_once_nothing_of_it_is_alive() {
+    let (options, clock) = options();
+    let (disk, unreadable) = (SimDisk::new(1), Arc::new(Mutex::new(String::new())));
+    let refused = Arc::clone(&unreadable);
+    let hooked = Hooked::on(disk.clone(), move |at, name| {
+        if at == At::Read && *refused.lock().unwrap() == name { Err(ErrorKind::Other.into()) } else { Ok(()) }
+    });
+    let store = LogStore::open_by_hand(hooked, options).unwrap().at(Durability::Buffered);
+    (0..60).for_each(|n| create(&store, n, 3_000, hours(if n < 30 { 1 } else { 9 })));
+    (0..5).for_each(|_| store.step());
+    let (first, _) = segments(&disk).swap_remove(0);
+    unreadable.lock().unwrap().clone_from(&first);
+    clock.advance(HOUR);
+    (0..20).for_each(|_| store.step());
+    assert!(segments(&disk).iter().all(|(name, _)| *name != first), "{:?}", segments(&disk));
+    assert!((30..60).all(|n| there(&store, n)));
 }

@@ -234,7 +234,7 @@ impl Recovered {
             let mut records = Vec::new();
             scan(&tail.bytes[..tail.scanned.end as usize], tail.segment.header(), Trust::Whole, |placed| {
                 if placed.offset >= from {
-                    records.push(Placed { body: placed.body, ..*placed });
+                    records.push(Placed { ..*placed });
                 }
             });
             for placed in records {

@@ -196,9 +196,10 @@ fn lowered_cap_ends_no_more_than_are_too_many_when_others_end_meanwhile() {
 #[test]
 fn lowered_cap_ends_more_than_one_turn_has_room_for() {
     // The less of both is what there is room for: unwritten bytes, and half a segment.
-    for unwritten_bytes_max in [64 << 10, 1 << 20] {
+    for (unwritten_bytes_max, segment_kib) in [(64 << 10, 64), (1 << 20, 64), (1 << 20, 96)] {
         let (options, clock) = options();
-        let store = open(&SimDisk::new(1), &Options { unwritten_bytes_max, ..options });
+        let options = Options { unwritten_bytes_max, segment_bytes: segment_kib << 10, ..options };
+        let store = open(&SimDisk::new(1), &options);
         for n in 0..400 {
             run(&store, store.create_owned_as(key(n), "x".into(), DAY, ann().into())).unwrap().unwrap();
             clock.advance(Duration::from_secs(1));

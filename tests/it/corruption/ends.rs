@@ -113,6 +113,8 @@ fn torn_end_beside_damage_leaves_nobody() {
     disk.flip_bit(name, at, 0).unwrap();
     let report = verify(&disk, &options);
     assert!(!report.is_sound() && report.torn_bytes > 0, "{report:?}");
+    let place = &report.damage[0];
+    assert_eq!(place.to_string(), format!("{}, offset {}: {}", place.file, place.offset, place.what));
     assert!(
         proven(&disk, &options, &[]).is_empty(),
         "what was torn may have been damaged, and have ended anybody"

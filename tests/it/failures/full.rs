@@ -21,6 +21,12 @@ const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
 /// What two lists of segments differ by.
 const SLACK_BYTES: u64 = 64;
 
+/// As long as a segment, and a margin for a list.
+const RESERVE_BYTES: u32 = SEGMENT_BYTES + (8 << 10);
+
+/// What the reserve gives the stream: room for the shortest segment, and for a list.
+const SPARED_BYTES: u32 = 24 << 10;
+
 fn open(life: &Life) -> LogStore {
     let opened = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone());
     opened.unwrap_or_else(|e| panic!("{e}\n{}", life.trace())).at(Durability::Sync)
@@ -259,6 +265,10 @@ fn rotated_sessions_can_be_deleted_on_a_full_disk() {
     }
 }
 
+fn has_file_of(life: &Life, bytes: u32) -> bool {
+    life.disk.names().iter().any(|name| life.disk.contents(name).unwrap().len() == bytes as usize)
+}
+
 /// Room that others gave back meanwhile: then nothing has to be written into the rest of the reserve.
 #[test]
 fn reserve_that_gave_some_room_is_whole_again_once_there_is_room() {
@@ -266,17 +276,12 @@ fn reserve_that_gave_some_room_is_whole_again_once_there_is_room() {
     let store = open(&life);
     filled_by_visitors(&life, &store, 100, 0);
     life.clock.advance(Duration::from_secs(61));
-    let has = |len: u32| {
-        let lens = life.disk.names().into_iter().map(|name| life.disk.contents(&name).unwrap().len());
-        lens.collect::<Vec<_>>().contains(&(len as usize))
-    };
-    let whole = SEGMENT_BYTES + (8 << 10);
-    assert!(has(whole));
+    assert!(has_file_of(&life, RESERVE_BYTES));
     (0..3).for_each(|_| store.work(Work::Keep));
-    assert!(has(whole - (24 << 10)), "it gave room for the shortest segment, and for a list");
+    assert!(has_file_of(&life, RESERVE_BYTES - SPARED_BYTES));
     life.disk.space_bytes(u64::MAX);
     (0..20).for_each(|_| store.step());
-    assert!(has(whole), "{:?}", life.disk.names());
+    assert!(has_file_of(&life, RESERVE_BYTES), "{:?}", life.disk.names());
 }
 
 /// While the reserve is short any segment is compacted, not only one that is half dead, and nobody has to write for it.
@@ -286,12 +291,10 @@ fn reserve_that_gave_some_room_is_whole_again_though_less_than_half_was_dead() {
     let store = open(&life);
     filled_by_visitors(&life, &store, 100, 10);
     life.clock.advance(Duration::from_secs(61));
-    let lens = || life.disk.names().into_iter().map(|name| life.disk.contents(&name).unwrap().len());
-    let whole = SEGMENT_BYTES as usize + (8 << 10);
     (0..3).for_each(|_| store.work(Work::Keep));
-    assert!(lens().all(|len| len != whole), "it gave some room");
+    assert!(has_file_of(&life, RESERVE_BYTES - SPARED_BYTES));
     (0..50).for_each(|_| store.step());
-    assert!(lens().any(|len| len == whole), "{:?}", store.stats());
+    assert!(has_file_of(&life, RESERVE_BYTES), "{:?}", store.stats());
 }
 
 /// What is kept for bad times is not broken into where that would give nothing back.
@@ -310,10 +313,7 @@ fn reserve_of_a_full_store_stays_whole_until_what_is_dead_outweighs_it() {
             );
             store.step();
         }
-        let whole = SEGMENT_BYTES as usize + (8 << 10);
-        let names = life.disk.names();
-        let lens: Vec<_> = names.iter().map(|name| life.disk.contents(name).unwrap().len()).collect();
-        assert!(lens.contains(&whole), "{dead} dead: {names:?} of {lens:?}");
+        assert!(has_file_of(&life, RESERVE_BYTES), "{dead} dead: {:?}", life.disk.names());
     }
 }
 
@@ -343,8 +343,7 @@ fn open_on_a_full_disk_takes_no_more_room_than_what_it_writes() {
     life.disk.kill();
     drop(store);
     // The reserve goes first. Then there are the last 6 KiB to be written again, the shortest segment to go on in, of 16 KiB, and a list.
-    let reserve = u64::from(SEGMENT_BYTES) + (8 << 10);
-    life.disk.space_bytes(life.disk.used_bytes() - reserve + (24 << 10));
+    life.disk.space_bytes(life.disk.used_bytes() - u64::from(RESERVE_BYTES) + (24 << 10));
     let store = open(&life);
     assert!((0..12).all(|n| there(&store, n)));
 }
@@ -393,10 +392,9 @@ fn segment_that_is_full_to_its_last_bytes_can_still_be_ended() {
         life.disk.space_bytes(u64::MAX);
         assert!(delete(&store, gone), "{len}");
         drive(&store, store.flush()).unwrap().unwrap();
-        let reserve = u64::from(SEGMENT_BYTES) + (8 << 10);
         let too_long = |name: &String| {
-            let bytes = life.disk.contents(name).unwrap().len() as u64;
-            bytes > u64::from(SEGMENT_BYTES) && bytes != reserve
+            let bytes = life.disk.contents(name).unwrap().len();
+            bytes > SEGMENT_BYTES as usize && bytes != RESERVE_BYTES as usize
         };
         assert_eq!(life.disk.names().into_iter().find(too_long), None, "{len}");
         life.disk.crash();

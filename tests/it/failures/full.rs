@@ -380,7 +380,7 @@ fn segment_that_is_full_to_its_last_bytes_can_still_be_ended() {
                 log();
                 !is_done(*n)
             };
-            (0..).find(refused).unwrap()
+            (0..10_000).find(refused).expect("a segment has an end")
         };
         let puts = first_refused(&|n| at_once(store.upsert(key(n), payload(n, len).into(), DAY)));
         let gone = first_refused(&|n| at_once(store.delete(key(n))));

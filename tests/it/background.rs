@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore,
+    Access, Clock, Durability, Error, Lifetime, LogStore, OpenError, Options, ReadMode, SessionKey,
+    SessionStore, SystemClock, Timestamp,
 };
 use tokio::task::JoinSet;
 
@@ -251,4 +252,34 @@ async fn an_empty_path_is_refused() {
     let refused = LogStore::open("", defaults()).await;
     assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
     assert!(!std::path::Path::new("MANIFEST").exists());
+}
+
+/// Counts how often it is asked.
+#[derive(Default)]
+struct Asked(AtomicU64);
+
+impl Clock for Asked {
+    fn wall(&self) -> Timestamp {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        SystemClock.wall()
+    }
+    fn uptime(&self) -> Duration {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        SystemClock.uptime()
+    }
+}
+
+/// A thread that went round and round would ask a hundred times in a millisecond.
+#[tokio::test]
+async fn store_at_rest_lets_the_processor_rest() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(Asked::default()));
+    let options = Options { clock: Arc::clone(&clock) as _, ..small_segments() };
+    let store = LogStore::open(folder.path(), options).await.unwrap();
+    store.at(Durability::Sync).create_as(key(0), payload(0, 0), HOUR).await.unwrap();
+    let (before, since) = (clock.0.load(Ordering::Relaxed), Instant::now());
+    // Until the compactor, which comes most seldom, has had its turn.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let asked = clock.0.load(Ordering::Relaxed) - before;
+    assert!(u128::from(asked) < 10 * since.elapsed().as_millis(), "it asked for the time {asked} times");
+    store.close().await.unwrap();
 }

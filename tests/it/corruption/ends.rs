@@ -6,7 +6,7 @@
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Durability, Lifetime, Options, SessionKey, SessionStore, Work};
 
-use super::{Sessions, is_segment, observe, open, proven, salvage, verify};
+use super::{Sessions, is_segment, observe, open, proven, read_only, salvage, verify};
 use crate::support::life::{Life, drive};
 
 const DAY: Lifetime = Lifetime::absolute(std::time::Duration::from_secs(86_400));
@@ -62,6 +62,7 @@ fn end_in_two_segments_of_which_nothing_tells_that_it_was_synced_is_certain_as_f
     let certain = proven(&disk, &options, &[]);
     assert!((0..ALL).all(|n| certain.contains_key(&key(n)) == (n < 4)), "{:?}", certain.keys());
     let report = verify(&disk, &options);
+    assert_eq!(read_only(&disk.copy(1), &options).recovery().torn_bytes, report.torn_bytes);
     let store = open(&disk, &options).unwrap();
     assert!(report.is_sound() && report.torn_bytes == store.recovery().torn_bytes, "{report:?}");
     assert!(observe(&store, &[]) == certain);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Timestamp,
-    When,
+    Access, Durability, Error, Lifetime, LogStore, ManualClock, Options, Recovery, SessionKey, SessionStore,
+    Timestamp, When,
 };
 
 use super::{files, is_segment, open, proven, read_only, salvage, verify};
@@ -407,7 +407,27 @@ fn report_of_a_sound_store_counts_what_an_open_finds_closed_or_not() {
         let recovery = store.recovery();
         assert_eq!((report.records, report.bytes), (recovery.records, recovery.bytes), "closed: {closed}");
         assert_eq!(report.sessions, recovery.sessions);
+        let proven = read_only(&lives.disk.copy(2), &lives.options).recovery();
+        let counts = |found: &Recovery| (found.sessions, found.records, found.bytes, found.torn_bytes);
+        assert_eq!(counts(&proven), counts(&recovery), "closed: {closed}");
     }
+}
+
+#[test]
+fn sealed_segment_that_ends_with_a_group_too_early_is_told() {
+    let lives = Lives::new();
+    lives.live(|store| {
+        for n in 0..10 {
+            drive(store, store.upsert(key(n), marked(n), DAY)).unwrap().unwrap();
+        }
+    });
+    let whole = lives.disk.contents("00000001.seg").unwrap();
+    let end = whole.windows(300).position(|window| window == marked(3)).unwrap() + 300;
+    lives.disk.set_contents("00000001.seg", &whole[..end]);
+    assert!(open(&lives.disk, &lives.options).is_err());
+    let report = verify(&lives.disk, &lives.options);
+    assert_eq!(report.damaged_places, 1, "{report:?}");
+    assert!(report.damage[0].what.contains("shorter"), "{report:?}");
 }
 
 /// The front of the last segment is damaged. What tells whether anything was written behind its last group is whether zeros follow.

@@ -11,11 +11,11 @@ use super::{files, is_segment, observe, open, proven, salvage, verify};
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds, spread};
 
-/// The stores, and one more whose files are put in the place of theirs.
-fn stores(seed: u64) -> (Vec<Whole>, SimDisk) {
+/// The stores, each with another that has lived like it, whose files are put in the place of its own.
+fn stores(seed: u64) -> Vec<(Whole, SimDisk)> {
     let ends = [(1, End::Kill), (3, End::Close), (4, End::Kill), (5, End::PowerLoss), (10, End::Close)];
-    let stores = ends.iter().map(|(lives, end)| whole(seed + *lives as u64, *lives, *end)).collect();
-    (stores, whole(seed + 99, 3, End::Kill).disk)
+    let of = |seed: u64, (lives, end): (usize, End)| whole(seed + lives as u64, lives, end);
+    ends.into_iter().map(|life| (of(seed, life), of(seed + 99, life).disk)).collect()
 }
 
 /// What became of the damages of one kind.
@@ -33,13 +33,12 @@ fn sweep(what: &str, own: u64, strikes: impl Fn(&SimDisk) -> Vec<Strike>) -> Tal
     let mut tally = Tally::default();
     for seed in seeds([7]) {
         let _replay = Replay(format!("sweep of {what}"), seed);
-        let (stores, other) = stores(seed);
-        for store in &stores {
+        for (store, other) in &stores(seed) {
             let all = strikes(&store.disk);
             for n in spread(all.len() as u64, budget(own), seed) {
                 let strike = &all[usize::try_from(n - 1).unwrap()];
                 let disk = store.disk.copy(n);
-                if strike.fall_on(&disk, &other) {
+                if strike.fall_on(&disk, other) {
                     Case { store, strike, disk }.judge(&mut tally);
                 }
             }

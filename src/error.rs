@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::version::Version;
 
-/// Why an operation on a store failed. Nothing was written unless the variant says so.
+/// Why an operation on a store failed. Nothing of it was written unless the variant says so; sessions that were to give way to a sign-in may be gone, and a
+/// read that failed may have moved the deadline.
 ///
 /// ```
 /// use cloakroom::{Error, Lifetime, MemoryStore, SessionStore};
@@ -19,7 +20,7 @@ use crate::version::Version;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The payload is longer than [`Options::payload_bytes_max`](crate::Options::payload_bytes_max).
+    /// The payload is longer than [`Options::payload_bytes_max`](crate::Options::payload_bytes_max), or with its owner and label than a segment takes.
     #[error("a payload of {len} bytes is over the limit of {max}: store less, or raise `payload_bytes_max`")]
     PayloadTooLarge {
         /// Length of the payload, in bytes.
@@ -79,12 +80,12 @@ pub enum Error {
         current: Version,
     },
     /// The disk has no room for another segment. Nothing was written; deletes go on ([`delete`](crate::SessionStore::delete) says how far), and
-    /// writes do once there is room.
+    /// writes do once there is room. So does a read that counts as a use, once the session's deadline has to move: [`Access::Peek`](crate::Access::Peek) reads on.
     #[error(
-        "no room on the disk for another log segment: free some; deletes still work, and nothing acknowledged is lost"
+        "no room on the disk for another log segment: free some; deletes go on while their reserve lasts, and nothing acknowledged is lost"
     )]
     DiskFull,
-    /// A write or a sync failed earlier, so the store takes no more writes; reads go on. Restart the store to recover.
+    /// A write or a sync failed earlier, so the store takes no more writes; reads with [`Access::Peek`](crate::Access::Peek) go on. Restart the store to recover.
     #[error(
         "the store takes no more writes since this failed: {cause}. Mend the disk, then open the store again"
     )]
@@ -92,7 +93,8 @@ pub enum Error {
         /// The failure that came first.
         cause: Arc<str>,
     },
-    /// The write or sync that carried this operation failed: it may or may not be there after a restart.
+    /// The write or sync that carried this operation failed: it may or may not be there after a restart. Until then reads show it as done. Then
+    /// repeat a delete or a revocation, which harms nothing; a create or a rotation whose id was not given is to be made anew.
     #[error(
         "whether this write survives is unknown, since its write or sync failed: {cause}. Open the store again to find out"
     )]
@@ -119,7 +121,7 @@ pub enum Error {
         /// What does not hold.
         what: &'static str,
     },
-    /// The operating system could not read.
+    /// The operating system could not read, or not make the next segment; then nothing was written.
     #[error("cannot {action}: {source}")]
     Io {
         /// What was tried, on which file.
@@ -217,8 +219,9 @@ pub enum OpenError {
 
 impl OpenError {
     /// What one can do about damage; the calls are named with their type, as one has to look for them.
-    const CURE: &str = "Restore the folder from a copy, or call `LogStore::salvage`: it keeps what is certain and signs everybody else out \
-                        (`LogStore::verify` lists all damage, `LogStore::open_read_only` serves what is certain meanwhile). The files were left as they are";
+    const CURE: &str = "Call `LogStore::salvage`: it keeps what is certain and signs everybody else out (`LogStore::verify` lists all damage, \
+                        `LogStore::open_read_only` serves what is certain meanwhile). Or restore a copy of the folder and revoke everybody, since it brings \
+                        back who was signed out since. The files were left as they are";
 
     /// Damage of a file; [`in_folder`](Self::in_folder) says of which folder.
     pub(crate) fn damaged(file: impl Into<String>, offset: u32, what: impl Into<String>) -> Self {

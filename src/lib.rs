@@ -35,7 +35,7 @@
 //! | [`Durability::Interval`] | kept | kept if older than the interval | kept |
 //! | [`Durability::Buffered`] | what was written before the last moments | the same, synced within about a second | kept |
 //!
-//! By default create, put and touch are `Interval(100 ms)`; delete, rotate, sign-in, bind and revoke are `Sync`: a logout is never undone. The page
+//! By default create (with an owner too), put and touch are `Interval(100 ms)`; delete, rotate, sign-in, bind and revoke are `Sync`: a logout is never undone. The page
 //! [`what_survives_what`] says the same of every other event: a failing or full disk, damage, clocks that step, panics; what is kept, what is
 //! told, what to do.
 //!
@@ -46,7 +46,7 @@
 //! dropped may have happened under an id that nobody learns: the old id of a rotation may be dead. A close goes on; an open closes what it
 //! opened, and takes no folder that it was still waiting for.
 //!
-//! No worker of an async runtime waits for a disk: the store has a thread that writes, one that syncs, one for segments and expiry, one
+//! No worker of an async runtime waits for a disk, as long as memory holds the pages that are mapped for it ([`Options::warm_bytes_max`]): the store has a thread that writes, one that syncs, one for segments and expiry, one
 //! for compaction, and two that read segments which are not mapped. It needs no runtime of a certain kind.
 //!
 //! # On disk
@@ -54,7 +54,7 @@
 //! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
 //! has the store open. `MANIFEST.old` and `torn-*` are copies of what was replaced or cut, for salvage alone; `quarantine-*` is what a
 //! salvage moved aside. Back up the folder as a
-//! whole, while the store is closed. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
+//! whole, while the store is closed; a copy that is put back brings back who was signed out since, so [revoke](SessionStore::revoke) everybody then. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
 //! children have the argument why no crash point breaks a promise, each where its code is.
 
 mod adapters;

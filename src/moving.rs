@@ -25,7 +25,7 @@
 //!   [`owned`](crate::SessionStore::owned) lists theirs, [`revoke`](crate::SessionStore::revoke) ends all of them.
 //! - **Durability is chosen.** A save is in the kernel when it is acknowledged, and on the device within 100 ms; a sign-out is on the device. For saves that survive a
 //!   power cut at once: `TowerStore::new(store.at(Durability::Sync))`. The page [`what_survives_what`](crate::what_survives_what) has the rest.
-//! - **Close it.** Call [`close`](crate::SessionStore::close) when the server has shut down; without it the next open takes a little longer.
+//! - **Close it.** Call [`close`](crate::SessionStore::close) when the server has shut down, and await it; without it the next open takes a little longer, and the last moments of what is `Buffered` may be gone.
 //!
 //! # Who is signed in now
 //!

@@ -26,7 +26,8 @@ use crate::error::OpenError;
 pub enum Durability {
     /// Acknowledged once the device has it. Writers share syncs.
     Sync,
-    /// Acknowledged once the kernel has it; on the device after this long at the latest. The shortest interval in use counts.
+    /// Acknowledged once the kernel has it; the sync that takes it to the device begins after this long at the latest, or with the one under way. The
+    /// shortest interval in use counts.
     Interval(Duration),
     /// Acknowledged at once.
     Buffered,
@@ -99,9 +100,10 @@ pub struct Options {
     pub anonymous_sessions_max: u32,
     /// Bytes that may wait to be written, 64 KiB to 1 GiB and at least twice the longest record; default 16 MiB. Writers beyond it wait.
     pub unwritten_bytes_max: u32,
-    /// Bytes of sealed segments to keep mapped for reads on the calling thread; default 4 GiB. The rest is read by reader threads.
+    /// Bytes of sealed segments to keep mapped for reads on the calling thread; default 4 GiB. The rest is read by reader threads. Give less than the
+    /// memory that is free: a page which the kernel has taken back is read from the disk by the thread that asks for it.
     pub warm_bytes_max: u64,
-    /// What create, put, upsert, touch and `set_lifetime` wait for; default `Interval(100 ms)`. Intervals are 1 ms to 1 hour.
+    /// What create (with an owner too), put, upsert, touch and `set_lifetime` wait for; default `Interval(100 ms)`. Intervals are 1 ms to 1 hour.
     pub durability: Durability,
     /// What delete, rotate, sign-in, bind and revoke wait for; default `Sync`, since a logout that a power cut undoes is worse than a slow logout.
     pub delete_durability: Durability,

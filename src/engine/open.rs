@@ -59,7 +59,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// Sessions that were live.
     pub sessions: u64,
-    /// Bytes of an unfinished end that were cut off. Nothing in them was acknowledged as durable; a copy is kept in files `torn-*`.
+    /// Bytes of an unfinished end that were cut off; a copy is kept in files `torn-*`, if there is room. Nothing in them was acknowledged as durable, unless the
+    /// device damaged what was synced last.
     pub torn_bytes: u64,
     /// Sessions of which something was there and too little certain, so that they are absent: none but where damage was passed over, by
     /// [`open_read_only`](crate::LogStore::open_read_only).

@@ -99,7 +99,7 @@ impl Session {
         }
     }
 
-    /// The session with this id, if it is live; it counts as used. Nothing is known of an id that this store did not issue: it is
+    /// The session with this id, if it is live; it counts as used, unless the store takes no writes now: then its deadline stays. Nothing is known of an id that this store did not issue: it is
     /// `None`, and never adopted.
     ///
     /// # Errors
@@ -113,7 +113,12 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub async fn load(store: &dyn SessionStore, id: &SessionId) -> Result<Option<Self>, SessionError> {
-        let Some(stored) = store.get(id.key(), Access::Touch).await? else { return Ok(None) };
+        // A full disk, or one that failed, must not keep those away who are signed in.
+        let read = match store.get(id.key(), Access::Touch).await {
+            Err(_) => store.get(id.key(), Access::Peek).await,
+            read => read,
+        };
+        let Some(stored) = read? else { return Ok(None) };
         let base = envelope::decode(&stored.payload)?;
         let (origin, terms) = (Origin::Stored(id.clone()), Some(stored.terms()));
         Ok(Some(Self { origin, mine: base.clone(), base, cleared: false, terms, lifetime: None }))

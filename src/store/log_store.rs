@@ -30,7 +30,8 @@ const LOCK_ROUND: Duration = Duration::from_millis(20);
 /// The log-structured store: sessions in memory-mapped log segments, durable as asked for.
 ///
 /// A handle is cheap to clone; all clones are one store. When the last one is dropped the store closes itself in the background, which frees
-/// the folder a moment later; [`close`](SessionStore::close) does it in sight and tells of errors.
+/// the folder a moment later; [`close`](SessionStore::close) does it in sight and tells of errors. A process that ends before that counts as killed, so
+/// await a close at the end of `main`.
 ///
 /// ```
 /// use cloakroom::{Access, Lifetime, LogStore, Options, SessionStore};

@@ -17,6 +17,7 @@ use super::log_store::{disk_of, in_thread};
 
 impl LogStore {
     /// Reads everything that counts in a store's folder and checks it, and changes nothing. Damage is reported rather than stopping at the first.
+    /// Dropped, it goes on to its end, and holds the folder until then.
     ///
     /// # Errors
     ///
@@ -38,7 +39,7 @@ impl LogStore {
 
     /// Repairs a damaged store: what is certain is written anew, every other session is dropped, so that **nobody is logged back in by a
     /// repair**. All files that held it before are kept, under names that begin with `quarantine-`, so it takes as much room again.
-    /// A store that is whole is left as it is. Afterwards [`open`](Self::open) succeeds.
+    /// A store that is whole is left as it is. Afterwards [`open`](Self::open) succeeds. Dropped, it goes on to its end, and holds the folder until then.
     ///
     /// # Errors
     ///

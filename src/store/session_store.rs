@@ -38,7 +38,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Conflict`] and [`Error::AlreadyExists`] as [`When`] says; [`Error::PayloadTooLarge`], [`Error::InvalidLifetime`],
-    /// [`Error::TooManySessions`], [`Error::TooManyAnonymousSessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
+    /// [`Error::TooManySessions`], [`Error::TooManyAnonymousSessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::ReadOnly`], [`Error::Closed`]; those of a read where the session has a label.
     ///
     /// ```
     /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};
@@ -55,7 +55,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where the bytes do not match their checksum; [`Error::Io`]; for a touch also the errors of a write.
+    /// [`Error::Corrupt`] where the bytes do not match their checksum; [`Error::Io`], [`Error::Closed`]; for a touch also those of a write: [`Access::Peek`] goes on.
     ///
     /// ```
     /// # use cloakroom::{Access, MemoryStore, SessionKey, SessionStore};
@@ -127,7 +127,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of a read and of a write.
+    /// Those of a read and of a write; [`Error::Randomness`].
     ///
     /// ```
     /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
@@ -271,7 +271,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn revoke(&self, whose: Whose, except: Option<SessionKey>) -> Answer<'_, ()>;
 
     /// Keys of live sessions, at most `limit` (1 to 1,000; more is taken as that) from where `cursor` says, `None` for the start. A session
-    /// that lives through the whole walk is met; one may be met twice if others end meanwhile.
+    /// that lives under one key through the whole walk is met; one may be met twice if others end meanwhile. A page may be short, or empty, with more behind it.
     ///
     /// # Errors
     ///
@@ -285,7 +285,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// ```
     fn keys(&self, cursor: Option<Cursor>, limit: usize) -> Answer<'_, KeyPage>;
 
-    /// How many sessions there are. Those that expired within the last second may still be counted.
+    /// How many sessions there are, those counted that expired within the last second; and those not yet swept while the clock is doubted, or writes are refused.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionStore};
@@ -343,7 +343,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`] or [`Error::DurabilityUnknown`] where the last writes may not have reached the disk.
+    /// [`Error::DurabilityUnknown`] where the last writes may not have reached the disk.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionStore};

@@ -18,9 +18,9 @@ use cloakroom::{
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use crate::moments::run;
 use crate::stores::defaults;
 use crate::support::acked::in_time;
+use crate::support::life::drive as run;
 use crate::support::{Replay, budget, seeds};
 
 const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));

@@ -12,11 +12,11 @@ use cloakroom::{
     Access, AtCap, Binding, Durability, Error, Label, Lifetime, LogStore, MemoryStore, SessionStore, Whose,
 };
 
-use crate::moments::run;
 use crate::owned::{
     ann, assert_theirs, bob, count, create_owned, key, label_of, listed, open, options, sign_in, there,
 };
 use crate::stores::{Tested, defaults, for_every_store};
+use crate::support::life::drive as run;
 use crate::support::{Replay, seeds};
 
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -15,10 +15,10 @@ use cloakroom::{
     Clock, Durability, Lifetime, LogStore, Options, ReadMode, SessionStore, SystemClock, Whose, Work,
 };
 
-use crate::moments::run;
 use crate::owned::{ann, key, open, options, there};
 use crate::refuted::poll;
 use crate::support::hooked::{At, Hooked};
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -12,7 +12,7 @@ use cloakroom::{
 };
 
 use crate::copies::is_segment;
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);

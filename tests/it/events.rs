@@ -13,9 +13,9 @@ use cloakroom::{
     SessionKey, SessionStore, When, Whose, Why,
 };
 
-use crate::moments::run;
 use crate::owned::{ann, key, options};
 use crate::stores::{Tested, defaults, for_every_store};
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));

@@ -8,9 +8,9 @@ use std::time::Duration;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Stored, Timestamp};
 
-use crate::moments::run;
 use crate::owned::{key, options};
 use crate::stores::{SESSIONS_MAX, Tested, eventually, for_every_store};
+use crate::support::life::drive as run;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -18,7 +18,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
-use cloakroom::{Access, Durability, Error, Lifetime, LogStore, SessionKey, SessionStore, Timestamp, Work};
+use cloakroom::{
+    Access, Durability, Error, Lifetime, LogStore, Session, SessionKey, SessionStore, Timestamp, Work,
+};
 
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
 use crate::support::model::End;
@@ -73,6 +75,36 @@ fn full_disk_refuses_writes_and_takes_deletes_and_goes_on_when_there_is_space() 
     let store = open(&life);
     assert!(!is_there(&store, 0));
     assert!((1..=there).all(|n| is_there(&store, n)));
+}
+
+/// Each use of it is written down, so that none can be while no write is taken.
+#[test]
+fn session_is_loaded_where_its_use_cannot_be_written_down() {
+    for is_full in [true, false] {
+        let life = Life::new(SimDisk::new(1));
+        let store = open(&life).at(Durability::Sync);
+        let mut session = Session::new(HOUR.exact());
+        session.insert("hat", &7).unwrap();
+        drive(&store, session.save(&store)).unwrap().unwrap();
+        let id = session.id().unwrap();
+        if is_full {
+            life.disk.space_bytes(6 * u64::from(SEGMENT_BYTES));
+            fill(&store);
+        } else {
+            life.disk.fail_call_of(Call::Sync, 1, Fault::Eio);
+            create(&store, 5).unwrap_err();
+        }
+        // A full disk may have room for some more uses.
+        let refused = (0..1_000).find_map(|_| {
+            life.clock.advance(Duration::from_millis(1));
+            drive(&store, store.get(id.key(), Access::Touch)).unwrap().err()
+        });
+        assert!(matches!(refused, Some(Error::DiskFull | Error::Poisoned { .. })), "{refused:?}");
+        let loaded = drive(&store, Session::load(&store, id)).unwrap().unwrap().unwrap();
+        assert_eq!(loaded.get::<u8>("hat").unwrap(), Some(7));
+        life.clock.advance(Duration::from_secs(3_600));
+        assert!(drive(&store, Session::load(&store, id)).unwrap().unwrap().is_none(), "it has ended");
+    }
 }
 
 #[test]

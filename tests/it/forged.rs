@@ -13,7 +13,7 @@ use cloakroom::{
     Timestamp, Whose,
 };
 
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 /// A segment in a manifest: id, kind, salt, capacity, and length and checksum if it is sealed.
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);

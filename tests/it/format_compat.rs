@@ -40,7 +40,7 @@ use cloakroom::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const SEGMENT_BYTES: u32 = 64 << 10;
 

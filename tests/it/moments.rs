@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
@@ -16,6 +16,7 @@ use cloakroom::{
 };
 
 use crate::stores::{defaults, eventually};
+use crate::support::life::drive as run;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -30,18 +31,6 @@ fn options() -> (Options, Arc<ManualClock>) {
         ..defaults()
     };
     (options, clock)
-}
-
-/// Drives a future of a store without threads; `None` if it never ends.
-pub fn run<T>(store: &LogStore, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    for _ in 0..50 {
-        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(done);
-        }
-        store.step();
-    }
-    None
 }
 
 fn open(disk: &SimDisk, options: &Options) -> LogStore {

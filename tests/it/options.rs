@@ -13,9 +13,9 @@ use cloakroom::{Access, Durability, Lifetime, LogStore, Options, ReadMode, Sessi
 
 use crate::copies::segments;
 use crate::failures::full::at_once;
-use crate::moments::run;
 use crate::owned::{key, open, options};
 use crate::support::hooked::{At, Hooked};
+use crate::support::life::drive as run;
 
 const HOUR: Lifetime = Lifetime::absolute(Duration::from_secs(3_600));
 

@@ -13,8 +13,8 @@ use cloakroom::{
     OwnerKey, SessionKey, SessionStore, Timestamp, Whose,
 };
 
-use crate::moments::run;
 use crate::stores::{Tested, for_every_store};
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Access, Durability, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore, Whose};
 
-use crate::moments::run;
 use crate::owned::{key, open, options};
 use crate::stores::{Tested, eventually, for_every_store};
+use crate::support::life::drive as run;
 use crate::support::{Replay, seeds};
 
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -14,9 +14,9 @@ use cloakroom::{
     Options, SessionKey, SessionStore, Timestamp, Whose, Why, Work,
 };
 
-use crate::moments::run;
 use crate::owned::{ann, count, create_owned, key, open, options, sign_in, there};
 use crate::stores::{Tested, for_every_store};
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));

@@ -30,7 +30,7 @@ use cloakroom::{
     Access, Clock, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Stored, Timestamp,
 };
 
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));

@@ -13,7 +13,7 @@ use cloakroom::{
     SystemClock, Timestamp,
 };
 
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const MS: Duration = Duration::from_millis(1);

@@ -16,7 +16,7 @@ use cloakroom::{
     Timestamp, Whose, Work,
 };
 
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const BLOCK: u64 = 4_096;

@@ -17,7 +17,7 @@ use cloakroom::{
 };
 
 use super::{Fixture, line, options};
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 /// Every fixture, by the name of its folder, in order.
 pub(super) const NAMES: [&str; 14] = [

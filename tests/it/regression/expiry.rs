@@ -9,8 +9,8 @@ use cloakroom::{Access, Clock as _, Durability, Error, Lifetime, LogStore, Sessi
 use tokio::task::JoinSet;
 
 use super::{DAY, HOUR, close, delete, key, open, options, put, read, settle, there};
-use crate::moments::run;
 use crate::stores::eventually;
+use crate::support::life::drive as run;
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);

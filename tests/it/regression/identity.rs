@@ -11,8 +11,8 @@ use cloakroom::{
 use tokio::task::JoinSet;
 
 use super::{DAY, open, options};
-use crate::moments::run;
 use crate::stores::defaults;
+use crate::support::life::drive as run;
 
 const TASKS: u32 = 64;
 

@@ -9,8 +9,8 @@ use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{Durability, LogStore, OpenError, SessionStore};
 
 use super::{DAY, FOLDER, close, in_a_process, open, options, put, read, say, there};
-use crate::moments::run;
 use crate::stores::defaults;
+use crate::support::life::drive as run;
 
 /// In emdb two processes that opened at once could both be admitted, and wrote into one log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use cloakroom::disk::{Disk, DiskFile, LockError};
 use cloakroom::{Clock as _, Durability, Lifetime, LogStore, SessionStore, Stored};
 
 use super::{DAY, HOUR, delete, key, open, options, put, read, settle};
-use crate::moments::run;
+use crate::support::life::drive as run;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 

@@ -12,8 +12,8 @@ use cloakroom::{
 use tokio::task::JoinSet;
 
 use super::{DAY, HOUR, close, delete, key, open, options, put, read, settle, there};
-use crate::moments::run;
 use crate::stores::defaults;
+use crate::support::life::drive as run;
 
 /// In emdb what was cleared or dropped was there again after the next open.
 #[test]

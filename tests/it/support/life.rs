@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Answer, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options,
-    SessionKey, SessionStore, Stored, Timestamp, When, Work,
+    Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, SessionKey,
+    SessionStore, Stored, Timestamp, When, Work,
 };
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -43,11 +43,11 @@ const SESSION_BYTES_MAX: u64 = 128;
 const TRACE_LINES: usize = 60;
 
 /// Polls a future, doing the store's background work until it is ready; `None` if that does not help.
-pub fn drive<T: Unpin>(store: &LogStore, answer: Answer<'_, T>) -> Option<Result<T, Error>> {
+pub fn drive<T>(store: &LogStore, answer: impl Future<Output = T>) -> Option<T> {
     drive_at(&mut Pace::Steps, store, answer)
 }
 
-fn drive_at<T: Unpin>(pace: &mut Pace, store: &LogStore, answer: Answer<'_, T>) -> Option<Result<T, Error>> {
+fn drive_at<T>(pace: &mut Pace, store: &LogStore, answer: impl Future<Output = T>) -> Option<T> {
     let mut answer = pin!(answer);
     for round in 0..ROUNDS_MAX {
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

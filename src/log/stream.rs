@@ -288,10 +288,10 @@ impl Log {
         let mut staging = self.staging.lock();
         let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
         let idle = staging.is_written();
-        let room = u64::from(staging.open.end()) + 2 * u64::from(GROUP_HEADER_BYTES);
+        // Behind the mark the group that ends the segment has its room. Where it has not, the mark would never come if no record did: it goes into the next.
+        let room = u64::from(staging.open.end()) + u64::from(GROUP_HEADER_BYTES);
         let fits = room <= u64::from(staging.open.segment.capacity());
         let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
-        // In a segment that is full to the end the mark would never come if no record did: it goes into the next.
         let turned = wanted && !fits && staging.turn(0).is_ok();
         let asked = wanted && (fits || turned);
         staging.open.urgent |= asked;

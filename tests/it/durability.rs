@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cloakroom::disk::sim::{DirOps, SimDisk};
 use cloakroom::{Access, Durability, Lifetime, LogStore, Options, ReadMode, SessionKey, SessionStore};
 
-use crate::support::history::{Op, Step, history};
+use crate::support::history::{NAMES, Op, Step, history};
 use crate::support::life::Life;
 use crate::support::model::End;
 use crate::support::{Replay, budget, seeds, spread};
@@ -61,6 +61,20 @@ fn power_loss_at_any_call_leaves_what_was_acknowledged() {
                 life.again(End::Kill);
                 assert_eq!(life.observe(), found);
             }
+        }
+    }
+}
+
+/// Where a folder forgets in any order, a list may outlive the power cut that takes the segment which it names.
+#[test]
+fn segment_is_made_durable_before_a_list_names_it() {
+    let lifetime = Lifetime::idle(Duration::from_secs(600));
+    let upsert = |name| Step { op: Op::Upsert { name, len: 4_000, lifetime }, durability: Durability::Sync };
+    let steps: Vec<Step> = (0..20).map(|n| upsert(n % NAMES)).collect();
+    for seed in seeds(71..87) {
+        let _replay = Replay("a list before its segment".into(), seed);
+        for n in 1..=calls_of(seed, &steps) {
+            lose_power_at(seed, DirOps::Any, &steps, n);
         }
     }
 }

@@ -13,8 +13,9 @@ mod system;
 
 use std::collections::BTreeMap;
 use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
@@ -176,6 +177,23 @@ fn failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept() {
 }
 
 #[test]
+fn failed_sync_is_told_to_who_waits_for_a_group_that_is_not_written() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Sync);
+    let mut waiting = [0, 1].map(|n| store.create_as(key(n), "x".into(), HOUR));
+    let mut look = |n: usize| Pin::new(&mut waiting[n]).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(look(0).is_pending());
+    store.work(Work::Write);
+    assert!(look(1).is_pending());
+    life.disk.fail_call_of(Call::Sync, 1, Fault::Eio);
+    store.work(Work::Sync);
+    for n in [0, 1] {
+        let told = look(n);
+        assert!(matches!(told, Poll::Ready(Err(Error::DurabilityUnknown { .. }))), "{n}: {told:?}");
+    }
+}
+
+#[test]
 fn poisoned_store_leaves_its_disk_as_it_is() {
     let life = Life::new(SimDisk::new(1));
     let store = open(&life).at(Durability::Sync);
@@ -262,7 +280,7 @@ fn flushes_of_an_idle_store_take_no_more_space_than_a_segment() {
 #[test]
 fn expired_session_stays_gone_when_the_wall_steps_back_though_the_segment_is_full() {
     // How much is left of the segment behind the last record, when no other record comes.
-    for left in [0, 40, 95, 96, 200, 3_000] {
+    for left in [0, 40, 47, 48, 95, 96, 200, 3_000] {
         let life = Life::new(SimDisk::new(1));
         let store = open(&life).at(Durability::Buffered);
         store.step();

@@ -61,7 +61,7 @@ FAULTS = [
         "src/log/staging.rs",
         "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..))",
         "g.waiters.written.drain(..).chain(g.waiters.synced.drain(..0))",
-        "failing_call_among_threads_ends_as_documented",
+        "failed_sync_is_told_to_who_waits_for_a_group_that_is_not_written",
     ),
     Fault(
         "a segment counts as left while its end is not durable",
@@ -76,7 +76,7 @@ FAULTS = [
         "src/engine/keeper.rs",
         "Ok(spare) => match self.disk.sync_folder() {",
         "Ok(spare) => match Ok::<(), io::Error>(()) {",
-        "power_loss_at_any_call_leaves_what_was_acknowledged",
+        "segment_is_made_durable_before_a_list_names_it",
     ),
     Fault(
         "the folder is not synced when the manifest is replaced",
@@ -105,8 +105,7 @@ FAULTS = [
         "src/engine/recover.rs",
         "let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);",
         "let watermark = kept.iter().map(|tail| Position { segment: tail.segment.id(), offset: tail.scanned.end }).fold(start, Ord::max);",
-        "long_history_of_every_trouble_keeps_its_promises",
-        tuple(SIM),
+        "failed_write_or_sync_poisons_and_what_was_acknowledged_is_kept",
     ),
     Fault(
         "what is written again is not synced",

@@ -300,7 +300,7 @@ FAULTS = [
         "src/engine/owners.rs",
         "                let _turn = owner.map(|owner| self.turns.take(owner));",
         "                let _turn = owner.filter(|_| !matches!(whom, Whom::Same)).map(|owner| self.turns.take(owner));",
-        "cap_holds_whatever_is_in_flight",
+        "session_that_moves_is_counted_once_by_whoever_counts_meanwhile",
         tuple(MODELS),
     ),
     Fault(

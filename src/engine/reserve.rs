@@ -11,8 +11,8 @@
 //!    unlink gives more back than the copy took can always be copied.
 //! 2. No segment for new records is made before the reserve is there. So writes never eat it, and what a compaction on the reserve
 //!    gives back restores it first.
-//! 3. The copy is written into the reserve's own file and keeps its id: a full disk may have no room for another name, and at no time is the space free
-//!    for others to take. While it is lent nobody makes a segment.
+//! 3. The copy is written into the reserve's own file, so at no time is the space free for others to take. That is renamed first, since the id of a copy is
+//!    later than all it was copied from (`assess` goes by that). While it is lent nobody makes a segment.
 //! 4. The last part of a segment takes deletes alone, so those who want to shrink the store can say so. When that is full and the next segment
 //!    cannot be made, any segment with a few dead bytes is compacted, not only those that are half dead, and the next segment may be a
 //!    short one: every delete gives back more than it takes, unless its session was smaller than the delete's own record.
@@ -133,13 +133,16 @@ impl Reserve {
         STREAM_BYTES_MIN + self.margin
     }
 
-    /// Gives the file to a copy, which has its id from now on; and says how long that may get.
-    pub(super) fn lend(&self) -> Option<(SegmentId, Arc<dyn DiskFile>, u32)> {
+    /// Gives the file to a copy, under an id of now; and says how long that may get.
+    pub(super) fn lend(&self, catalog: &Catalog) -> io::Result<Option<(SegmentId, Arc<dyn DiskFile>, u32)>> {
         let mut state = self.state.lock();
-        let State::Held(held) = &*state else { return None };
-        let lent = (held.id, Arc::clone(&held.file), held.bytes - self.margin);
+        let State::Held(held) = &*state else { return Ok(None) };
+        let id = catalog.take_id();
+        let renamed = self.disk.rename(&segment_name(held.id), &segment_name(id));
+        renamed.inspect_err(|_| catalog.give_back(id))?;
+        let lent = (id, Arc::clone(&held.file), held.bytes - self.margin);
         *state = State::Lent(held.bytes);
-        Some(lent)
+        Ok(Some(lent))
     }
 
     /// Gives the room for a segment of the least length, and for the list of it, to the stream, unless it has before; says whether it has.

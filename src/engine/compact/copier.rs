@@ -129,7 +129,7 @@ impl<'a> Copier<'a> {
             u32::try_from(copy_bytes(self.expected_bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
         let (store, mapped) = (catalog.store(), options.read_mode == ReadMode::Mapped);
         if self.on_reserve
-            && let Some((id, file, capacity)) = reserve.lend()
+            && let Some((id, file, capacity)) = reserve.lend(catalog)?
         {
             self.made.push(id);
             let segment = Segment::create_in(&**disk, file, id, SegmentKind::Copy, store, capacity, mapped)?;

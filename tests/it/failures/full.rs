@@ -3,6 +3,7 @@
 //! Goal: to refute P9 where there is no room for anything. Method: the simulated disk gets no byte more than the store takes when the disk is
 //! called full; what is then to come back must come back without any.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use cloakroom::{Access, Answer, Durability, Error, Lifetime, LogStore, Options, 
 
 use crate::support::acked::{key, payload};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
+use crate::support::{Replay, seeds};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
 
 const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
 
@@ -422,8 +426,7 @@ fn tries_for_a_segment_use_no_ids_up() {
     assert!(highest() < before + 60, "{before}, then {}", highest());
 }
 
-/// The copy on the reserve has an id from before the list that it is in: where that list is lost, the one before it must not pass the copy over and
-/// sign somebody in.
+/// Where the list is lost that the copy is in, the one before it must not pass the copy over and sign somebody in.
 #[test]
 fn salvage_by_the_list_before_a_compaction_on_the_reserve_signs_nobody_in() {
     for seed in 0..4 {
@@ -445,5 +448,46 @@ fn salvage_by_the_list_before_a_compaction_on_the_reserve_signs_nobody_in() {
         let store = open(&life);
         let back: Vec<_> = gone.iter().filter(|n| there(&store, **n)).collect();
         assert!(back.is_empty(), "seed {seed}: {back:?} of {} came back", gone.len());
+    }
+}
+
+/// A copy that is missing may have had any record that was there when it began, also one that is newer than the reserve was.
+#[test]
+fn salvage_without_a_copy_that_was_made_on_the_reserve_signs_nobody_in() {
+    for seed in seeds(1..5) {
+        let _replay = Replay("a copy on the reserve".into(), seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let life = Life::new(SimDisk::new(seed));
+        let store = open(&life);
+        let mut gone = BTreeSet::new();
+        for n in 0..200 {
+            put(&store, n, 3_000).unwrap();
+            if n % 4 == 3 {
+                gone.insert(rng.random_range(0..n));
+                gone.iter().for_each(|n| drop(drive(&store, store.delete(key(*n)))));
+            }
+        }
+        (0..20).for_each(|_| store.step());
+        let before = store.stats().compacted_bytes;
+        life.disk.space_bytes(life.disk.used_bytes() + SLACK_BYTES);
+        for round in 0..100 {
+            let n = rng.random_range(0..200);
+            assert!(delete(&store, n) || gone.contains(&n));
+            gone.insert(n);
+            (0..2).for_each(|_| store.step());
+            if round % 8 > 0 {
+                continue;
+            }
+            for name in life.disk.names().into_iter().filter(|name| name.ends_with(".seg")) {
+                let disk = life.disk.copy(1);
+                disk.space_bytes(u64::MAX);
+                (&disk as &dyn Disk).remove(&name).unwrap();
+                LogStore::salvage_on(Arc::new(disk.clone()), life.options.clone()).unwrap();
+                let salvaged = LogStore::open_by_hand(Arc::new(disk), life.options.clone()).unwrap();
+                let back: Vec<_> = gone.iter().filter(|n| there(&salvaged, **n)).collect();
+                assert!(back.is_empty(), "without {name} {back:?} of {} came back", gone.len());
+            }
+        }
+        assert!(store.stats().compacted_bytes > before);
     }
 }

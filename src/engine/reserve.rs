@@ -55,10 +55,10 @@ enum State {
 }
 
 /// A file of no meaning, under a name that no list names.
-struct Held {
-    id: SegmentId,
-    file: Arc<dyn DiskFile>,
-    bytes: u32,
+pub(super) struct Held {
+    pub(super) id: SegmentId,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) bytes: u32,
 }
 
 pub(super) struct Reserve {
@@ -133,14 +133,14 @@ impl Reserve {
         STREAM_BYTES_MIN + self.margin
     }
 
-    /// Gives the file to a copy, under an id of now; and says how long that may get.
-    pub(super) fn lend(&self, catalog: &Catalog) -> io::Result<Option<(SegmentId, Arc<dyn DiskFile>, u32)>> {
+    /// Gives the file to a copy, under an id of now; that may get so many bytes long.
+    pub(super) fn lend(&self, catalog: &Catalog) -> io::Result<Option<Held>> {
         let mut state = self.state.lock();
         let State::Held(held) = &*state else { return Ok(None) };
         let id = catalog.take_id();
         let renamed = self.disk.rename(&segment_name(held.id), &segment_name(id));
         renamed.inspect_err(|_| catalog.give_back(id))?;
-        let lent = (id, Arc::clone(&held.file), held.bytes - self.margin);
+        let lent = Held { id, file: Arc::clone(&held.file), bytes: held.bytes - self.margin };
         *state = State::Lent(held.bytes);
         Ok(Some(lent))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::engine::reserve::Held;
 use crate::format::{Body, RecordHeader, SegmentKind};
 use crate::id::{Address, SegmentId};
 use crate::index::Entry;
@@ -129,10 +130,10 @@ impl<'a> Copier<'a> {
             u32::try_from(copy_bytes(self.expected_bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
         let (store, mapped) = (catalog.store(), options.read_mode == ReadMode::Mapped);
         if self.on_reserve
-            && let Some((id, file, capacity)) = reserve.lend(catalog)?
+            && let Some(Held { id, file, bytes }) = reserve.lend(catalog)?
         {
             self.made.push(id);
-            let segment = Segment::create_in(&**disk, file, id, SegmentKind::Copy, store, capacity, mapped)?;
+            let segment = Segment::create_in(&**disk, file, id, SegmentKind::Copy, store, bytes, mapped)?;
             return Ok(CopyWriter::begin(segment, clock.mark()));
         }
         let id = catalog.take_id();

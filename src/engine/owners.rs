@@ -222,7 +222,8 @@ impl Engine {
             let mut shard = self.index.lock(&header.key);
             let mut revoking = self.index.revoke();
             if !revoking.revocations.has_room() {
-                // The sweep makes some.
+                // The sweep makes some, while the store takes records.
+                self.log.check_open()?;
                 return Err(Refused::Wait.into());
             }
             let hides_until = revoking.revocations.hides_until();

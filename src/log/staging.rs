@@ -182,6 +182,15 @@ impl Staging {
         self.ended.is_empty() && self.open.records == 0 && self.in_flight.is_none()
     }
 
+    /// Whether records are taken, or why not.
+    pub(crate) fn check_open(&self) -> Result<(), Refused> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Closed => Err(Refused::Closed),
+            State::Poisoned(cause) => Err(Refused::Poisoned(Arc::clone(cause))),
+        }
+    }
+
     pub(crate) fn is_urgent(&self) -> bool {
         !self.ended.is_empty() || self.open.urgent || !matches!(self.state, State::Open)
     }
@@ -193,11 +202,7 @@ impl Staging {
         body: &Body<'_>,
         durability: Durability,
     ) -> Result<Staged, Refused> {
-        match &self.state {
-            State::Open => {}
-            State::Closed => return Err(Refused::Closed),
-            State::Poisoned(cause) => return Err(Refused::Poisoned(Arc::clone(cause))),
-        }
+        self.check_open()?;
         if !self.fits(header) {
             let reserve = if frees(header) { 0 } else { self.reserve_bytes };
             self.turn(2 * (header.len() + reserve))?;

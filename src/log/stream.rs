@@ -101,7 +101,8 @@ impl Log {
 
     /// Waits until `bytes` more may be staged; they are given back when they are written, or when the permit is dropped.
     pub(crate) async fn room(&self, bytes: u32) -> Result<Room<'_>, Refused> {
-        self.room.acquire_many(bytes).await.map(|permit| Room(Some(permit))).map_err(|_| self.refusal())
+        let permit = self.room.acquire_many(bytes).await;
+        permit.map(|p| Room(Some(p))).map_err(|_| self.check_open().err().unwrap_or(Refused::Closed))
     }
 
     /// The same without waiting.
@@ -309,10 +310,7 @@ impl Log {
     pub(crate) fn barrier(&self) -> Result<oneshot::Receiver<Outcome>, Refused> {
         let (tell, outcome) = oneshot::channel();
         let mut staging = self.staging.lock();
-        if !matches!(staging.state, State::Open) {
-            drop(staging);
-            return Err(self.refusal());
-        }
+        staging.check_open()?;
         if staging.is_written() {
             self.join_sync(staging.data_end, vec![tell]);
         } else {
@@ -429,8 +427,9 @@ impl Log {
         }
     }
 
-    fn refusal(&self) -> Refused {
-        self.poisoned().map_or(Refused::Closed, Refused::Poisoned)
+    /// Whether records are taken, or why not.
+    pub(crate) fn check_open(&self) -> Result<(), Refused> {
+        self.staging.lock().check_open()
     }
 
     /// The writer thread's life: ends when told to stop.

@@ -87,6 +87,6 @@ fn proven(disk: &SimDisk, options: &Options, known: &[SessionKey]) -> Sessions {
 }
 
 /// Whether a file has the name of a segment.
-fn is_segment(name: &str) -> bool {
+pub fn is_segment(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, ending)| ending == "seg")
 }

@@ -3,11 +3,16 @@
 //! Goal: to refute P1 and P2 for owners. Method: the contract on every store; then, on a simulated disk, the moments at which a revocation might
 //! miss somebody or be forgotten: a late save, a crash, a compaction that drops what it ended, an older version on disk that had no owner.
 
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::disk::sim::SimDisk;
-use cloakroom::{Access, Durability, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore, Whose};
+use cloakroom::disk::sim::{Call, Fault, SimDisk};
+use cloakroom::{
+    Access, Durability, Error, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore, Whose, Work,
+};
 
 use crate::owned::{key, open, options};
 use crate::stores::{Tested, eventually, for_every_store};
@@ -342,4 +347,32 @@ async fn nobody_slips_past_a_revocation_while_sixteen_tasks_save() {
     let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
     assert_eq!(store.keys(None, 1_000).await.unwrap().keys.len(), 20 * 8);
     store.close().await.unwrap();
+}
+
+/// The sweep that would make room never comes then.
+#[test]
+fn revocation_that_waits_for_others_to_be_carried_out_is_told_that_the_store_ends() {
+    for is_closed in [true, false] {
+        let (mut options, _) = options();
+        (options.segment_bytes, options.unwritten_bytes_max) = (32 << 20, 16 << 20);
+        let disk = SimDisk::new(1);
+        let store = open(&disk, &options);
+        let store = store.at(Durability::Buffered);
+        let revoke = |n: u32| store.revoke(Whose::Owner(OwnerKey::of(&n.to_le_bytes())), None);
+        // As many as are kept in mind at once.
+        let many = 1 << 16;
+        (0..many).for_each(|n| run(&store, revoke(n)).unwrap().unwrap());
+        let mut waiting = revoke(many);
+        let mut look = || Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(look().is_pending());
+        if is_closed {
+            run(&store, store.close()).unwrap().unwrap();
+        } else {
+            disk.fail_call_of(Call::Write, 1, Fault::Eio);
+            store.work(Work::Write);
+        }
+        let told = look();
+        let is_told = matches!(told, Poll::Ready(Err(Error::Closed | Error::Poisoned { .. })));
+        assert!(is_told, "closed: {is_closed}, {told:?}");
+    }
 }

@@ -14,6 +14,7 @@ use cloakroom::disk::Disk;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Access, Answer, Durability, Error, Lifetime, LogStore, Options, SessionStore, Work};
 
+use crate::corruption::is_segment;
 use crate::support::acked::{key, payload};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
 use crate::support::{Replay, seeds};
@@ -464,7 +465,9 @@ fn salvage_without_a_copy_that_was_made_on_the_reserve_signs_nobody_in() {
             put(&store, n, 3_000).unwrap();
             if n % 4 == 3 {
                 gone.insert(rng.random_range(0..n));
-                gone.iter().for_each(|n| drop(drive(&store, store.delete(key(*n)))));
+                for n in &gone {
+                    drive(&store, store.delete(key(*n))).unwrap().unwrap();
+                }
             }
         }
         (0..20).for_each(|_| store.step());
@@ -478,7 +481,7 @@ fn salvage_without_a_copy_that_was_made_on_the_reserve_signs_nobody_in() {
             if round % 8 > 0 {
                 continue;
             }
-            for name in life.disk.names().into_iter().filter(|name| name.ends_with(".seg")) {
+            for name in life.disk.names().into_iter().filter(|name| is_segment(name)) {
                 let disk = life.disk.copy(1);
                 disk.space_bytes(u64::MAX);
                 (&disk as &dyn Disk).remove(&name).unwrap();

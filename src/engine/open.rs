@@ -30,7 +30,7 @@ pub(super) const SEQ_GAP: u64 = 1 << 32;
 
 /// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
 /// full disk ten times a second.
-const SEGMENT_IDS_MAX: u32 = 1 << 31;
+pub(super) const SEGMENT_IDS_MAX: u32 = 1 << 31;
 const SEQ_MAX: u64 = 1 << 62;
 
 /// Threads that read whole segments while the store opens or closes: beyond a few the disk sets the pace.
@@ -241,7 +241,15 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
             continue;
         }
         file.read_at(0, &mut header).map_err(read)?;
-        let Ok(header) = SegmentHeader::decode(&header) else { continue };
+        let header = match SegmentHeader::decode(&header) {
+            Ok(header) => header,
+            // What a first open that was cut short leaves begins with a header or with zeros.
+            Err(invalid) if manifest.segments.is_empty() && header.iter().any(|byte| *byte != 0) => {
+                let what = format!("of the segment's header, {}, and no manifest lists it", invalid.what());
+                return Err(OpenError::damaged(name, 0, what));
+            }
+            Err(_) => continue,
+        };
         if id.0 < manifest.next_segment {
             if header.store != manifest.store {
                 let what = format!("{name} is of another store than the manifest");
@@ -293,10 +301,12 @@ fn start(
     thrift: Thrift,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
+    // Whether a folder that could not be synced has what was done in it is not known: that is no lack of room, after which it is tried again.
+    let unknown = |e| OpenError::io("write the manifest")(io::Error::other(e));
     let doubted = catalog.read(Manifest::doubted);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, doubted));
     let (reserve, active) = begin_stream(&disk, &options, &catalog, thrift).map_err(write)?;
-    disk.sync_folder().map_err(write)?;
+    disk.sync_folder().map_err(unknown)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
@@ -304,7 +314,10 @@ fn start(
         manifest.segments = sealed.chain([listed]).collect();
         manifest.doubted_ms = clock.doubted_since().as_millis();
     });
-    changed.map_err(|(Unchanged::Kept(e) | Unchanged::Unknown(e))| OpenError::io("write the manifest")(e))?;
+    changed.map_err(|unchanged| match unchanged {
+        Unchanged::Kept(e) => OpenError::io("write the manifest")(e),
+        Unchanged::Unknown(e) => unknown(e),
+    })?;
     let (table, mut chores) = (Table::default(), Vec::new());
     for (segment, listed) in &found.sealed {
         // What lies above the seal does not count any more. That it stays there for now costs space alone.
@@ -366,7 +379,9 @@ fn begin_stream(
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
 fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
     let mut left = Vec::new();
-    let orphans = names.iter().filter(|name| segment_id(name).is_some_and(|id| !listed(id)));
+    // One that no store gets as far as has its name from elsewhere, and may be somebody's.
+    let is_orphan = |id: SegmentId| id.0 < SEGMENT_IDS_MAX && !listed(id);
+    let orphans = names.iter().filter(|name| segment_id(name).is_some_and(is_orphan));
     let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();
     let old = torn.len().saturating_sub(TORN_FILES_MAX);

@@ -145,6 +145,17 @@ impl Reserve {
         Ok(Some(lent))
     }
 
+    /// Gives its margin to a list that frees segments of which nothing is to be copied.
+    pub(super) fn spare_margin(&self) {
+        let mut state = self.state.lock();
+        if let State::Held(held) = &mut *state
+            && held.bytes == self.bytes
+            && held.file.truncate((self.bytes - self.margin).into()).is_ok()
+        {
+            held.bytes -= self.margin;
+        }
+    }
+
     /// Gives the room for a segment of the least length, and for the list of it, to the stream, unless it has before; says whether it has.
     pub(super) fn spare_some(&self) -> bool {
         let mut state = self.state.lock();

@@ -24,7 +24,7 @@ use crate::id::SegmentId;
 
 use super::catalog::{MANIFEST, MANIFEST_OLD};
 use super::damage::{Damages, quarantined};
-use super::open::segment_id;
+use super::open::{SEGMENT_IDS_MAX, segment_id};
 use super::recover::holds_groups;
 
 /// Bytes that are read at a time where the device cannot read a file whole.
@@ -80,7 +80,13 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         match classify(disk, name, *id, &survey.manifest)? {
             Newer::Nothing => {}
             Newer::Stream(header) => survey.newer.push(header),
-            Newer::Doubtful => survey.doubtful.push(*id),
+            Newer::Doubtful => {
+                if survey.manifest.segments.is_empty() && survey.is_current {
+                    survey.damages.add(name, 0, "its header is damaged, and no manifest lists it");
+                    survey.is_lost = true;
+                }
+                survey.doubtful.push(*id);
+            }
             Newer::Unread => {
                 survey.damages.add(name, 0, "the device cannot read it");
                 survey.doubtful.push(*id);
@@ -93,8 +99,9 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         survey.is_current = false;
         survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
     }
-    let last = survey.files.keys().next_back().map_or(0, |id| id.0);
-    survey.manifest.next_segment = survey.manifest.next_segment.max(last.saturating_add(1));
+    // No store gets as far as an id above: such a file has its name from elsewhere.
+    let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX)).next_back().map_or(0, |(id, _)| id.0);
+    survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
     Ok(survey)
 }
 

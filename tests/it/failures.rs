@@ -18,9 +18,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use cloakroom::disk::Disk;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, Session, SessionKey, SessionStore, Timestamp, Work,
+    Access, Durability, Error, Lifetime, LogStore, OpenError, Session, SessionKey, SessionStore, Timestamp,
+    Work,
 };
 
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -130,6 +132,51 @@ fn full_store_shrinks_by_deletes_alone() {
     let store = open(&life);
     assert!((0..21).all(|n| !is_there(&store, n)));
     assert!((21..=there).all(|n| is_there(&store, n)));
+}
+
+/// What is dead goes by a list alone, and the reserve has room for one, also where somebody else takes each byte that comes free.
+#[test]
+fn dead_segments_of_a_full_disk_go_though_there_is_no_room_for_a_list() {
+    let life = Life::new(SimDisk::new(1));
+    let store = open(&life).at(Durability::Sync);
+    for hours in [1, 2, 3] {
+        let lifetime = Lifetime::absolute(Duration::from_secs(hours * 3_600));
+        for n in 0..60 {
+            let created = store.create_as(SessionKey::of(&[hours as u8, n]), vec![n; 3_000].into(), lifetime);
+            drive(&store, created).unwrap().unwrap();
+        }
+    }
+    for _ in 0..3 {
+        let segments = store.stats().segments;
+        life.clock.advance(Duration::from_secs(3_600));
+        // Whose room the last list took.
+        let disk: &dyn Disk = &life.disk;
+        let _ = disk.remove("MANIFEST.old");
+        for _ in 0..5 {
+            life.disk.space_bytes(life.disk.used_bytes());
+            store.step();
+        }
+        let left = store.stats().segments;
+        assert!(left + 2 <= segments, "of {segments} segments {left} are left: {:?}", store.stats());
+    }
+}
+
+/// After such a failure no later call says what became of the folder.
+#[test]
+fn open_is_not_tried_again_after_the_folder_could_not_be_synced() {
+    for nth in [1, 2] {
+        let life = Life::new(SimDisk::new(nth));
+        let store = open(&life).at(Durability::Sync);
+        (0..30).for_each(|n| create(&store, n).unwrap());
+        life.disk.kill();
+        drop(store);
+        life.disk.fail_call_of(Call::SyncFolder, nth, Fault::Enospc);
+        let refused = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone());
+        assert!(matches!(refused, Err(OpenError::Io { .. })), "{nth}");
+        life.disk.crash();
+        let store = open(&life);
+        assert!((0..30).all(|n| is_there(&store, n)));
+    }
 }
 
 #[test]

@@ -139,6 +139,9 @@ impl Engine {
         let mut later = victims.iter().filter_map(|id| live.get(id)).sum::<u64>();
         let mut writer = Copier::new(self, on_reserve, made);
         for segment in segments {
+            if self.stopping.load(Ordering::Acquire) {
+                return Ok(false);
+            }
             let alive = live.get(&segment.id()).copied().unwrap_or(0);
             later = later.saturating_sub(alive);
             // One after another, since a cold one takes as much memory as it is long.
@@ -166,6 +169,9 @@ impl Engine {
             // A later call may say `Ok` with the names gone, so there is none.
             self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new());
             return Ok(false);
+        }
+        if on_reserve && copies.is_empty() {
+            self.reserve.spare_margin();
         }
         for copy in &copies {
             self.counters.compacted_bytes.fetch_add(copy.written().into(), Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloakroom::disk::Disk;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
     Access, Durability, Error, Lifetime, LogStore, ManualClock, Options, Recovery, SessionKey, SessionStore,
@@ -410,6 +411,26 @@ fn report_of_a_sound_store_counts_what_an_open_finds_closed_or_not() {
         let proven = read_only(&lives.disk.copy(2), &lives.options).recovery();
         let counts = |found: &Recovery| (found.sessions, found.records, found.bytes, found.torn_bytes);
         assert_eq!(counts(&proven), counts(&recovery), "closed: {closed}");
+    }
+}
+
+/// As by a flipped bit of the folder itself. No store gets as far as these ids.
+#[test]
+fn segment_under_a_name_that_no_store_gives_ends_no_store() {
+    for name in ["80000001.seg", "ffffffff.seg"] {
+        let lives = Lives::new();
+        lives.live(|store| drive(store, store.upsert(key(1), marked(1), DAY)).map_or((), drop));
+        lives.live(|store| drive(store, store.upsert(key(2), marked(2), DAY)).map_or((), drop));
+        let whole = lives.disk.contents("00000001.seg").unwrap();
+        lives.disk.set_contents(name, &whole);
+        (&lives.disk as &dyn Disk).remove("00000001.seg").unwrap();
+        assert!(open(&lives.disk, &lives.options).is_err());
+        salvage(&lives.disk, &lives.options).unwrap();
+        assert!(verify(&lives.disk, &lives.options).is_sound());
+        for _ in 0..2 {
+            assert!(open(&lives.disk, &lives.options).unwrap().len() <= 1);
+            assert_eq!(lives.disk.contents(name).unwrap(), whole);
+        }
     }
 }
 

@@ -393,3 +393,30 @@ fn any_list_of_the_past_in_place_of_the_newest_signs_nobody_in() {
         assert!(refused > 30 && kept > 20, "{refused}, {kept}");
     }
 }
+
+/// A store that has had one list only has no other to go by.
+#[test]
+fn damaged_header_is_told_where_the_only_list_is_lost() {
+    let life = Life::open(SimDisk::new(1));
+    let store = life.store().at(Durability::Sync);
+    drive(
+        &store,
+        store.create_as(SessionKey::of(b"k"), "x".into(), Lifetime::absolute(Duration::from_secs(86_400))),
+    )
+    .unwrap()
+    .unwrap();
+    drop(store);
+    life.disk.kill();
+    for at in 8..40 {
+        let disk = life.disk.copy(at);
+        disk.remove("MANIFEST").unwrap();
+        disk.flip_bit("00000001.seg", at, 0).unwrap();
+        let before = files(&disk);
+        assert!(open(&disk, &life.options).is_err(), "byte {at}");
+        assert!(files(&disk) == before, "byte {at}");
+        let Ok(found) = LogStore::verify_on(Arc::new(disk.clone()), life.options.clone()) else { continue };
+        assert!(!found.is_sound(), "byte {at}: {found:?}");
+        salvage(&disk, &life.options).unwrap();
+        assert!(open(&disk, &life.options).unwrap().is_empty());
+    }
+}

@@ -21,6 +21,7 @@
 //!    length takes, the stream goes on in that, and the segment it has left is compacted into the rest of the reserve, which is
 //!    whole again behind it. This is done where it gives more back than it takes. Until then only the worst segment is compacted: at least as much
 //!    of it is dead as of the one that was left, so it fits as well.
+//! 6. What is dead as a whole needs no copy, only a list without it: where there is no room for that, the reserve gives up its margin.
 //!
 //! It has limits: between an unlink and the moment that the reserve is whole again another program may take the space; and deletes spread evenly over
 //! very many segments may use up their part before any of these has enough dead: 4 KiB, and one of two thousand parts.

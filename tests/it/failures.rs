@@ -139,10 +139,10 @@ fn full_store_shrinks_by_deletes_alone() {
 fn dead_segments_of_a_full_disk_go_though_there_is_no_room_for_a_list() {
     let life = Life::new(SimDisk::new(1));
     let store = open(&life).at(Durability::Sync);
-    for hours in [1, 2, 3] {
-        let lifetime = Lifetime::absolute(Duration::from_secs(hours * 3_600));
+    for hours in [1_u8, 2, 3] {
+        let lifetime = Lifetime::absolute(Duration::from_secs(3_600) * u32::from(hours));
         for n in 0..60 {
-            let created = store.create_as(SessionKey::of(&[hours as u8, n]), vec![n; 3_000].into(), lifetime);
+            let created = store.create_as(SessionKey::of(&[hours, n]), vec![n; 3_000].into(), lifetime);
             drive(&store, created).unwrap().unwrap();
         }
     }

@@ -72,6 +72,20 @@ FAULTS = [
     ),
     # Segments and manifest.
     Fault(
+        "a copy on the reserve keeps the id of the reserve",
+        "src/engine/reserve.rs",
+        "        let id = catalog.take_id();\n        let renamed",
+        "        let id = held.id;\n        let renamed",
+        "salvage_without_a_copy_that_was_made_on_the_reserve_signs_nobody_in",
+    ),
+    Fault(
+        "who waits for room among the revocations is not told of the end",
+        "src/engine/owners.rs",
+        "                self.log.check_open()?;\n",
+        "",
+        "revocation_that_waits_for_others_to_be_carried_out_is_told_that_the_store_ends",
+    ),
+    Fault(
         "the folder is not synced when a segment is made",
         "src/engine/keeper.rs",
         "Ok(spare) => match self.disk.sync_folder() {",

@@ -373,6 +373,7 @@ async fn damaged_store_in_a_real_folder_is_verified_read_and_salvaged() {
 
     let done = LogStore::salvage(folder.path(), options()).await.unwrap();
     assert_eq!((done.sessions_kept, done.records_lost, done.damaged_places), (9, 1, 1));
+    assert_eq!(done.damage, report.damage);
     let store = LogStore::open(folder.path(), options()).await.unwrap();
     assert_eq!(store.len(), 9);
     store.close().await.unwrap();

@@ -110,8 +110,7 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
         if let Err(OpenError::Io { source, .. }) = &begun
             && source.kind() == io::ErrorKind::StorageFull
         {
-            // All that is listed was read and is whole: what is not listed is in the way.
-            remove_orphans(&**disk, &list(&**disk)?, |id| manifest.segments.iter().any(|s| s.id == id.0));
+            make_room(disk, &list(&**disk)?, &manifest)?;
             begun = attempt(thrift);
         }
     }
@@ -377,6 +376,28 @@ fn begin_stream(
 }
 
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
+/// Removes what is in the way of an open that found no room; all that is listed was read and is whole.
+fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
+    // No list has named what is newer than this one: it is what an open left that came to nothing.
+    remove_orphans(&**disk, names, |id| id.0 < manifest.next_segment);
+    if manifest.segments.is_empty() {
+        return Ok(());
+    }
+    // The others may be in the list before this one, and that is the one on the device if the folder could not be synced behind this one.
+    let again = Catalog::new(Arc::clone(disk), manifest.clone());
+    match again.change(manifest.mark(), Seq(manifest.next_seq), |_| {}) {
+        Ok(()) => {
+            let is_needed = |id: SegmentId| {
+                id.0 >= manifest.next_segment || manifest.segments.iter().any(|listed| listed.id == id.0)
+            };
+            remove_orphans(&**disk, names, is_needed);
+            Ok(())
+        }
+        Err(Unchanged::Kept(_)) => Ok(()),
+        Err(Unchanged::Unknown(e)) => Err(OpenError::io("write the manifest")(io::Error::other(e))),
+    }
+}
+
 fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
     let mut left = Vec::new();
     // One that no store gets as far as has its name from elsewhere, and may be somebody's.

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cloakroom::disk::Disk;
-use cloakroom::disk::sim::{Call, Fault, SimDisk};
+use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{
     Access, Durability, Error, Lifetime, LogStore, OpenError, Session, SessionKey, SessionStore, Timestamp,
     Work,
@@ -159,6 +159,42 @@ fn dead_segments_of_a_full_disk_go_though_there_is_no_room_for_a_list() {
         let left = store.stats().segments;
         assert!(left + 2 <= segments, "of {segments} segments {left} are left: {:?}", store.stats());
     }
+}
+
+/// The list that is seen then may not be the one that a power cut leaves: what only that one names must not go before this one is on the device.
+#[test]
+fn open_that_finds_no_room_removes_nothing_that_the_list_before_may_name() {
+    let prepared = |seed, nth| {
+        let life = Life::new(SimDisk::new(seed));
+        life.disk.dir_ops(DirOps::Any);
+        let store = open(&life).at(Durability::Sync);
+        (0..50).for_each(|n| create(&store, n).unwrap());
+        store.step();
+        let early = store.at(Durability::Buffered);
+        for n in (0..40).filter(|n| n % 10 > 0) {
+            assert!(drive(&store, early.delete(key(n))).unwrap().unwrap());
+        }
+        life.disk.fail_call_of(Call::SyncFolder, nth, Fault::Eio);
+        store.step();
+        let is_poisoned = create(&store, 50).is_err();
+        life.disk.kill();
+        (life, is_poisoned)
+    };
+    let mut poisoned = 0;
+    for (seed, nth) in (0..8).flat_map(|seed| (1..4).map(move |nth| (seed, nth))) {
+        for (full, n) in (1..4).flat_map(|full| (1..60).step_by(3).map(move |n| (full, n))) {
+            let (life, is_poisoned) = prepared(seed, nth);
+            poisoned += usize::from(is_poisoned);
+            life.disk.fail_call_of(Call::Write, full, Fault::Enospc);
+            life.disk.crash_at_call(n);
+            drop(LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone()));
+            life.disk.crash();
+            let opened = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone());
+            let store = opened.unwrap_or_else(|e| panic!("{seed} {nth} {full} {n}: {e}\n{}", life.trace()));
+            assert!((0..50).filter(|at| at % 10 == 0 || *at >= 40).all(|at| is_there(&store, at)));
+        }
+    }
+    assert!(poisoned > 0, "no list was changed");
 }
 
 /// After such a failure no later call says what became of the folder.

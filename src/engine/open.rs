@@ -378,24 +378,36 @@ fn begin_stream(
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
 /// Removes what is in the way of an open that found no room; all that is listed was read and is whole.
 fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
-    // No list has named what is newer than this one: it is what an open left that came to nothing.
-    remove_orphans(&**disk, names, |id| id.0 < manifest.next_segment);
-    if manifest.segments.is_empty() {
+    // No list has named what is newer than this one, which an open left that came to nothing, nor what has no header, such as the reserve.
+    let is_blank =
+        |id| is_blank(&**disk, &segment_name(id)).unwrap_or_else(|e| e.kind() == io::ErrorKind::NotFound);
+    let is_listed = |id: SegmentId| manifest.segments.iter().any(|listed| listed.id == id.0);
+    remove_orphans(&**disk, names, |id| id.0 < manifest.next_segment && (is_listed(id) || !is_blank(id)));
+    let is_needed = |id: SegmentId| id.0 >= manifest.next_segment || is_listed(id) || is_blank(id);
+    if manifest.segments.is_empty() || names.iter().filter_map(|name| segment_id(name)).all(is_needed) {
         return Ok(());
     }
     // The others may be in the list before this one, and that is the one on the device if the folder could not be synced behind this one.
     let again = Catalog::new(Arc::clone(disk), manifest.clone());
     match again.change(manifest.mark(), Seq(manifest.next_seq), |_| {}) {
         Ok(()) => {
-            let is_needed = |id: SegmentId| {
-                id.0 >= manifest.next_segment || manifest.segments.iter().any(|listed| listed.id == id.0)
-            };
             remove_orphans(&**disk, names, is_needed);
             Ok(())
         }
         Err(Unchanged::Kept(_)) => Ok(()),
         Err(Unchanged::Unknown(e)) => Err(OpenError::io("write the manifest")(io::Error::other(e))),
     }
+}
+
+/// Whether a file has no header: a segment that is listed has one on the device.
+fn is_blank(disk: &dyn Disk, name: &str) -> io::Result<bool> {
+    let file = disk.open(name)?;
+    let mut front = [0; SEGMENT_HEADER_BYTES as usize];
+    if file.len()? < u64::from(SEGMENT_HEADER_BYTES) {
+        return Ok(true);
+    }
+    file.read_at(0, &mut front)?;
+    Ok(front.iter().all(|byte| *byte == 0))
 }
 
 fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {

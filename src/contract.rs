@@ -261,8 +261,9 @@ pub struct Stats {
     pub compacted_bytes: u64,
     /// Segments there now.
     pub segments: u64,
-    /// Of them, those that compaction or the check behind the open found damaged, or that the latter could not read ([`Error::Corrupt`](crate::Error::Corrupt) to a read is not counted): what is damaged in them cannot be read, and
-    /// they are not compacted, but removed once nothing in them is alive.
+    /// Of them, those that compaction or the check behind the open found damaged, or that the check could not read; an
+    /// [`Error::Corrupt`](crate::Error::Corrupt) to a read is not counted. What is damaged in them cannot be read, and they are not compacted, but removed
+    /// once nothing in them is alive.
     /// [`LogStore::verify`](crate::LogStore::verify) tells the places, once the store is closed.
     pub damaged_segments: u64,
     /// Bytes of log there now, footers included, without the space set aside for what comes.

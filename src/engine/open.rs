@@ -242,6 +242,13 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         file.read_at(0, &mut header).map_err(read)?;
         let header = match SegmentHeader::decode(&header) {
             Ok(header) => header,
+            Err(Invalid::Unknown(found)) if manifest.segments.is_empty() => {
+                return Err(OpenError::UnknownFormat {
+                    file: name.clone(),
+                    found,
+                    known: FORMAT_VERSION.into(),
+                });
+            }
             // What a first open that was cut short leaves begins with a header or with zeros.
             Err(invalid) if manifest.segments.is_empty() && header.iter().any(|byte| *byte != 0) => {
                 let what = format!("of the segment's header, {}, and no manifest lists it", invalid.what());
@@ -375,7 +382,6 @@ fn begin_stream(
     Ok((reserve, Segment::create(&**disk, id, SegmentKind::Stream, store, bytes, mapped)?))
 }
 
-/// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
 /// Removes what is in the way of an open that found no room; all that is listed was read and is whole.
 fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
     // No list has named what is newer than this one, which an open left that came to nothing, nor what has no header, such as the reserve.
@@ -410,6 +416,7 @@ fn is_blank(disk: &dyn Disk, name: &str) -> io::Result<bool> {
     Ok(front.iter().all(|byte| *byte == 0))
 }
 
+/// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
 fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
     let mut left = Vec::new();
     // One that no store gets as far as has its name from elsewhere, and may be somebody's.

@@ -84,12 +84,7 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
 
     /// The fields, and the mark that is to travel with them.
     pub(super) async fn load(&self, key: SessionKey) -> Result<Option<(Fields<V>, Mark<V>)>, Trouble> {
-        // As `Session::load` does it: who is signed in is let in, also while no write is taken.
-        let read = match self.store.get(key, Access::Touch).await {
-            Err(_) => self.store.get(key, Access::Peek).await,
-            read => read,
-        };
-        let Some(stored) = read? else { return Ok(None) };
+        let Some(stored) = self.store.get(key, Access::Touch).await? else { return Ok(None) };
         let fields: Fields<V> = decode(&stored.payload)?;
         let mark = self.mark(key, fields.clone(), stored.expires_at.as_millis());
         Ok(Some((fields, mark)))

@@ -52,7 +52,7 @@
 //! # On disk
 //!
 //! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
-//! has the store open. `MANIFEST.old` and `torn-*` are copies of what was replaced or cut, for salvage alone; `quarantine-*` is what a
+//! has the store open. `MANIFEST.copy` is a copy of the list, and `torn-*` are copies of what was cut, for salvage alone; `quarantine-*` is what a
 //! salvage moved aside. Back up the folder as a
 //! whole, while the store is closed; a copy that is put back brings back who was signed out since, so [revoke](SessionStore::revoke) everybody then. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their
 //! children have the argument why no crash point breaks a promise, each where its code is.

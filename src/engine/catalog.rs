@@ -3,8 +3,10 @@
 //! # Why a crash at any call leaves a list that opens (P6)
 //!
 //! 1. `MANIFEST.new` is written and synced under a name that nobody reads: a crash leaves the old list.
-//! 2. `MANIFEST.old` gets the bytes that are about to be replaced, for salvage alone; no open reads it, so its own loss costs nothing. A list
-//!    of nothing is not kept: the first of a store replaces no file, and a `MANIFEST.old` without a `MANIFEST` tells of a lost one.
+//! 2. `MANIFEST.copy` gets the same bytes, synced, for salvage alone; no open reads it, so its own loss costs nothing. A crash here leaves it beside
+//!    the old list: it names segments that are all there, and nothing was done upon it yet. One that cannot be written is removed, so none that is
+//!    older than the list stays. It tells that a list was durable once: the first list of a life may replace one that a crash takes back, so it
+//!    has a copy only if it names a segment that was sealed, which takes a list that was durable.
 //! 3. The rename is atomic: the old list or the new one, each whole and synced.
 //! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
 //!    is never durable before the list that allows it.
@@ -23,7 +25,8 @@ use crate::sync::Mutex;
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
-pub(crate) const MANIFEST_OLD: &str = "MANIFEST.old";
+/// What a salvage goes by if the manifest is damaged.
+pub(crate) const MANIFEST_COPY: &str = "MANIFEST.copy";
 
 /// Why the list was not replaced.
 pub(crate) enum Unchanged {
@@ -47,15 +50,17 @@ pub(crate) struct Catalog {
 }
 
 struct List {
-    /// As it is on disk: the copy that is kept of it must say which ids it had not given yet.
+    /// As it is on disk, where it says which ids it had not given yet.
     manifest: Manifest,
     next_segment: u32,
+    /// It was replaced in this life, so it is on the device.
+    is_durable: bool,
 }
 
 impl Catalog {
     pub(crate) fn new(disk: Arc<dyn Disk>, manifest: Manifest) -> Self {
         let next_segment = manifest.next_segment;
-        Self { disk, list: Mutex::new(List { manifest, next_segment }) }
+        Self { disk, list: Mutex::new(List { manifest, next_segment, is_durable: false }) }
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {
@@ -102,29 +107,40 @@ impl Catalog {
         next.next_seq = next.next_seq.max(next_seq.0);
         change(&mut next);
         next.segments.sort_unstable_by_key(|listed| listed.id);
-        replace(&*self.disk, &list.manifest, &next)?;
+        let has_copy = list.is_durable || next.segments.iter().any(|listed| listed.seal.is_some());
+        replace(&*self.disk, &next, has_copy)?;
         list.manifest = next;
+        list.is_durable = true;
         Ok(())
     }
 }
 
-fn replace(disk: &dyn Disk, current: &Manifest, next: &Manifest) -> Result<(), Unchanged> {
+fn replace(disk: &dyn Disk, next: &Manifest, has_copy: bool) -> Result<(), Unchanged> {
     let bytes = next.encode();
     let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {
-        // The copy of an older list gives its room to the next, so that a store on a full disk can still let go of segments.
-        Err(e) if e.kind() == io::ErrorKind::StorageFull && disk.remove(MANIFEST_OLD).is_ok() => {
+        // The copy gives its room to the list, so that a store on a full disk can still let go of segments.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull && disk.remove(MANIFEST_COPY).is_ok() => {
             write_new(disk, MANIFEST_NEW, &bytes, true)
         }
         written => written,
     };
     written.map_err(Unchanged::Kept)?;
-    // A new store's first list replaces nothing: an old one without a current one would tell of a loss.
-    let replaces = !current.segments.is_empty();
-    if replaces && let Err(e) = write_new(disk, MANIFEST_OLD, &current.encode(), false) {
-        tracing::debug!(error = %e, "no copy of the replaced manifest could be kept");
+    let copied = has_copy.then(|| write_new(disk, MANIFEST_COPY, &bytes, true));
+    if !matches!(copied, Some(Ok(()))) {
+        tracing::debug!(?copied, "the list has no copy");
+        remove_copy(disk);
     }
     disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;
     disk.sync_folder().map_err(Unchanged::Unknown)
+}
+
+/// Removes a copy that is not of the list which counts.
+pub(crate) fn remove_copy(disk: &dyn Disk) {
+    if let Err(e) = disk.remove(MANIFEST_COPY)
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(error = %e, "the copy of an older manifest stays until the next change of the list");
+    }
 }
 
 /// Writes a file anew under a name that may hold an old one.

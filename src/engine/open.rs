@@ -18,7 +18,7 @@ use crate::id::{SegmentId, Seq};
 use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
 use crate::options::{Options, ReadMode};
 
-use super::catalog::{Catalog, MANIFEST, MANIFEST_NEW, MANIFEST_OLD, Unchanged};
+use super::catalog::{Catalog, MANIFEST, MANIFEST_COPY, MANIFEST_NEW, Unchanged};
 use super::damage::quarantined;
 use super::footers::Chore;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
@@ -148,7 +148,7 @@ pub(super) fn lock(disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, OpenError> {
 pub(super) fn refuse_foreign(disk: &dyn Disk) -> Result<(), OpenError> {
     let folder = disk.name();
     let names = disk.list().map_err(OpenError::io(format!("list the folder {folder}")))?;
-    if names.iter().any(|name| name == MANIFEST) {
+    if names.iter().any(|name| name == MANIFEST || name == MANIFEST_COPY) {
         return Ok(());
     }
     for example in names {
@@ -182,7 +182,7 @@ fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
 }
 
 fn is_ours(name: &str) -> bool {
-    ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_OLD].contains(&name)
+    ["LOCK", MANIFEST, MANIFEST_NEW, MANIFEST_COPY].contains(&name)
         || segment_id(name).is_some()
         || quarantined(name).is_some()
         || is_torn(name)
@@ -198,8 +198,8 @@ pub(super) fn segment_id(name: &str) -> Option<SegmentId> {
 fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenError> {
     let damaged = |what: &str| OpenError::damaged(MANIFEST, 0, what);
     if !names.iter().any(|name| name == MANIFEST) {
-        if names.iter().any(|name| name == MANIFEST_OLD) {
-            return Err(damaged("it is not there, though the one it replaced is"));
+        if names.iter().any(|name| name == MANIFEST_COPY) {
+            return Err(damaged("it is not there, though its copy is"));
         }
         return Ok(Manifest::empty(new_store(disk)?));
     }

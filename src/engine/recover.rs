@@ -28,7 +28,9 @@ use crate::error::OpenError;
 use crate::format::{Listed, Manifest, Placed, SEGMENT_HEADER_BYTES, Seal, segment_name};
 use crate::id::{Position, SegmentId, Seq};
 use crate::index::Replay;
-use crate::log::{CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, scan};
+use crate::log::{
+    CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, last_group, scan,
+};
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
 
@@ -320,7 +322,8 @@ fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
     }
 }
 
-/// Whether an unlisted file is a segment of the stream that a lost manifest listed.
+/// Whether an unlisted file is a segment of the stream that a lost manifest listed: a group's header tells, wherever it stands and
+/// whatever became of the group.
 pub(super) fn holds_groups(bytes: &[u8], header: &crate::format::SegmentHeader) -> bool {
-    scan(bytes, header, Trust::Nothing, |_| {}).end > SEGMENT_HEADER_BYTES
+    last_group(bytes, header) > SEGMENT_HEADER_BYTES
 }

@@ -6,14 +6,14 @@
 //!
 //! 1. The proven sessions and the revocations are written into copy segments of a *new store id*, synced with the folder. A crash leaves
 //!    files that no list names; they are of another store, so no list that turns up later takes them for its own.
-//! 2. `MANIFEST` and `MANIFEST.old` are copied aside, synced.
+//! 2. `MANIFEST` and `MANIFEST.copy` are copied aside, synced.
 //! 3. The segments are renamed: first those of the list, then, with the folder synced in between, those that are newer than a list which is
 //!    not current. A crash leaves a folder that is refused, for the damage or for a segment that is missing: not one of the newer segments,
 //!    which prove that the list is old, goes while all that it lists is there. The next salvage reads them under their new names, and comes to
 //!    the same end.
 //! 4. One manifest names the fresh segments alone, with ids and numbers above all that were seen. From here on the folder opens, and holds what was
 //!    proven: no older record of any key is in a file that is listed, so nothing that was dropped comes back.
-//! 5. `MANIFEST.old`, which lists what is not there any more, is removed. A crash before leaves it for the next change of the list to replace; should the
+//! 5. `MANIFEST.copy`, which lists what is not there any more, is removed. A crash before leaves it for the next change of the list to replace; should the
 //!    new manifest be lost before that, it lists segments of the store that was, whose damage is judged as it was.
 //!
 //! No file is removed but that one, of which step 2 kept a copy.
@@ -30,7 +30,7 @@ use crate::log::{CopyWriter, Found, copy_bytes, walk};
 use crate::options::Options;
 
 use super::assess::{Assessment, Source, assess};
-use super::catalog::{MANIFEST, MANIFEST_NEW, MANIFEST_OLD, write_new};
+use super::catalog::{MANIFEST, MANIFEST_COPY, MANIFEST_NEW, remove_copy, write_new};
 use super::damage::{Damage, next_turn, quarantine_name};
 use super::open::{SEQ_GAP, lock, new_store, refuse_foreign, segment_id};
 use super::survey::read_file;
@@ -206,7 +206,7 @@ fn quarantine(disk: &dyn Disk, old: &Manifest, fresh_from: u32) -> Result<Vec<St
     let names = disk.list().map_err(OpenError::io(format!("list the folder {}", disk.name())))?;
     let turn = next_turn(&names);
     let mut aside = Vec::new();
-    for name in [MANIFEST, MANIFEST_OLD] {
+    for name in [MANIFEST, MANIFEST_COPY] {
         if names.iter().any(|found| found == name) {
             let file = disk.open(name).map_err(failed(name))?;
             let bytes = read_file(&*file, u64::MAX, |_| {}).map_err(failed(name))?;
@@ -235,10 +235,6 @@ fn replace(disk: &dyn Disk, manifest: &Manifest) -> Result<(), OpenError> {
     write_new(disk, MANIFEST_NEW, &manifest.encode(), true).map_err(failed)?;
     disk.rename(MANIFEST_NEW, MANIFEST).map_err(failed)?;
     disk.sync_folder().map_err(failed)?;
-    if let Err(e) = disk.remove(MANIFEST_OLD)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(error = %e, "the manifest before the salvage stays until the next change of the list");
-    }
+    remove_copy(disk);
     Ok(())
 }

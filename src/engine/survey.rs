@@ -3,10 +3,11 @@
 //! # Which list to go by
 //!
 //! 1. The manifest, if it is whole and no stream segment is newer than it: the list is *current*.
-//! 2. Else the manifest that a newer stream segment proves to be old, or `MANIFEST.old`: a list that was true once. Every record staged since is in a
-//!    stream segment that it lists without a seal, or in one with an id that it had not given yet. So that list and those segments together
-//!    hold all that ever counted, whatever compactions did since, as long as each of them is here and whole; what is
-//!    not, is judged like any other loss (see [`assess`](super::assess)).
+//! 2. Else the manifest that a newer stream segment proves to be old, or `MANIFEST.copy`, of which nothing tells that it is the newest: a list that
+//!    was true once. Every record staged since is in a stream segment that it lists without a seal, or in one with an id that it had not given
+//!    yet. So that list and those segments together hold all that ever counted, whatever compactions did since, as long as each of them is here
+//!    and whole; what is not, is judged like any other loss (see [`assess`](super::assess)). Beside such a list a newer stream segment in which
+//!    anything was written counts, though no group in it holds.
 //! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
 //!    records into it and cut them off where they were. It is taken for one that is lost. A copy of another store with such an id is what a salvage
 //!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
@@ -21,8 +22,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::format::{FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::id::SegmentId;
+use crate::log::end_of_bytes;
 
-use super::catalog::{MANIFEST, MANIFEST_OLD};
+use super::catalog::{MANIFEST, MANIFEST_COPY};
 use super::damage::{Damages, quarantined};
 use super::open::{SEGMENT_IDS_MAX, segment_id};
 use super::recover::holds_groups;
@@ -77,7 +79,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         }
     }
     for (id, name) in survey.files.range(next..) {
-        match classify(disk, name, *id, &survey.manifest)? {
+        match classify(disk, name, *id, &survey.manifest, survey.is_current)? {
             Newer::Nothing => {}
             Newer::Stream(header) => survey.newer.push(header),
             Newer::Doubtful => {
@@ -111,15 +113,15 @@ fn choose(
     names: &[String],
     damages: &mut Damages,
 ) -> Result<(Option<Manifest>, bool), OpenError> {
-    let has_old = names.iter().any(|name| name == MANIFEST_OLD);
+    let has_copy = names.iter().any(|name| name == MANIFEST_COPY);
     let what = match read_list(disk, names, MANIFEST)? {
         Some(Ok(manifest)) => return Ok((Some(manifest), true)),
-        None if !has_old => return Ok((None, true)),
-        None => "it is not there, though the one it replaced is",
+        None if !has_copy => return Ok((None, true)),
+        None => "it is not there, though its copy is",
         Some(Err(invalid)) => invalid.what(),
     };
     damages.add(MANIFEST, 0, what);
-    Ok((read_list(disk, names, MANIFEST_OLD)?.and_then(Result::ok), false))
+    Ok((read_list(disk, names, MANIFEST_COPY)?.and_then(Result::ok), false))
 }
 
 /// A manifest, if there is a file of that name.
@@ -163,7 +165,13 @@ fn is_of_another(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<boo
     Ok(SegmentHeader::decode(&front).is_ok_and(|header| header.store != manifest.store))
 }
 
-fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> Result<Newer, OpenError> {
+fn classify(
+    disk: &dyn Disk,
+    name: &str,
+    id: SegmentId,
+    manifest: &Manifest,
+    is_current: bool,
+) -> Result<Newer, OpenError> {
     let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
     let mut is_unread = false;
     let front = read_file(&*file, SEGMENT_HEADER_BYTES.into(), |_| is_unread = true);
@@ -185,7 +193,12 @@ fn classify(disk: &dyn Disk, name: &str, id: SegmentId, manifest: &Manifest) -> 
     };
     let is_ours = header.store == manifest.store;
     let is_new = manifest.next_segment == 1;
-    if header.kind == SegmentKind::Copy && !is_ours && !is_new || !holds_groups(&read(u64::MAX)?, &header) {
+    let bytes = read(u64::MAX)?;
+    // Beside a list that is damaged, what is no group may be one that was damaged as well.
+    let is_written = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();
+    if header.kind == SegmentKind::Copy && !is_ours && !is_new
+        || !is_written && !holds_groups(&bytes, &header)
+    {
         return Ok(Newer::Nothing);
     }
     Ok(match header.kind {

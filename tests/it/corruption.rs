@@ -14,79 +14,8 @@ mod ends;
 mod histories;
 mod kept;
 mod lost_list;
-mod strikes;
 mod sweep;
 mod unread;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use cloakroom::disk::sim::SimDisk;
-use cloakroom::{
-    Access, Lifetime, LogStore, OpenError, Options, Salvaged, SessionKey, SessionStore, Stored, Verification,
-};
-
-use crate::support::life::drive;
-
-/// The sessions of a store.
-type Sessions = BTreeMap<SessionKey, Stored>;
-
-/// Every file of a disk.
-fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    disk.names().into_iter().map(|name| (name.clone(), disk.contents(&name).unwrap())).collect()
-}
-
-/// Strictly, and reading everything: what an open by footers does not see is told later.
-fn open(disk: &SimDisk, options: &Options) -> Result<LogStore, OpenError> {
-    LogStore::open_by_hand(Arc::new(disk.clone()), Options { footers_from: u32::MAX, ..options.clone() })
-}
-
-fn read_only(disk: &SimDisk, options: &Options) -> LogStore {
-    LogStore::open_read_only_by_hand(Arc::new(disk.clone()), options.clone()).unwrap()
-}
-
-fn verify(disk: &SimDisk, options: &Options) -> Verification {
-    LogStore::verify_on(Arc::new(disk.clone()), options.clone()).unwrap()
-}
-
-fn salvage(disk: &SimDisk, options: &Options) -> Result<Salvaged, OpenError> {
-    LogStore::salvage_on(Arc::new(disk.clone()), options.clone())
-}
-
-/// All that a store holds, found by a walk; that none of `known` is there beside is checked.
-fn observe(store: &LogStore, known: &[SessionKey]) -> Sessions {
-    let get = |key: &SessionKey| drive(store, store.get(*key, Access::Peek)).unwrap().unwrap();
-    let (mut found, mut cursor) = (Sessions::new(), None);
-    loop {
-        let page = drive(store, store.keys(cursor, 100)).unwrap().unwrap();
-        found.extend(page.keys.iter().map(|key| (*key, get(key).unwrap())));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    for key in known {
-        assert_eq!(get(key).as_ref(), found.get(key), "a walk and a read differ");
-    }
-    found
-}
-
-/// What a read-only open holds. It is shown to write nothing.
-fn proven(disk: &SimDisk, options: &Options, known: &[SessionKey]) -> Sessions {
-    let before = files(disk);
-    let store = read_only(disk, options);
-    let found = observe(&store, known);
-    let lifetime = Lifetime::absolute(std::time::Duration::from_secs(60));
-    let refused = drive(&store, store.create("x".into(), lifetime)).unwrap();
-    assert!(matches!(refused, Err(cloakroom::Error::ReadOnly)), "{refused:?}");
-    store.step();
-    drive(&store, store.close()).unwrap().unwrap();
-    drop(store);
-    assert!(files(disk) == before, "a read-only open changed a file");
-    found
-}
-
-/// Whether a file has the name of a segment.
-pub fn is_segment(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, ending)| ending == "seg")
-}
+pub use crate::support::damaged::is_segment;
+use crate::support::damaged::{Sessions, files, observe, open, proven, read_only, salvage, verify};

@@ -151,7 +151,7 @@ fn dead_segments_of_a_full_disk_go_though_there_is_no_room_for_a_list() {
         life.clock.advance(Duration::from_secs(3_600));
         // Whose room the last list took.
         let disk: &dyn Disk = &life.disk;
-        let _ = disk.remove("MANIFEST.old");
+        let _ = disk.remove("MANIFEST.copy");
         for _ in 0..5 {
             life.disk.space_bytes(life.disk.used_bytes());
             store.step();

@@ -152,7 +152,7 @@ fn lost_manifest_is_refused_while_there_are_segments_with_groups() {
     let mut life = damaged_soon(1);
     let whole = life.disk.copy(1);
     for lost in
-        [&["MANIFEST"][..], &["MANIFEST", "MANIFEST.old"], &["MANIFEST", "MANIFEST.old", "MANIFEST.new"]]
+        [&["MANIFEST"][..], &["MANIFEST", "MANIFEST.copy"], &["MANIFEST", "MANIFEST.copy", "MANIFEST.new"]]
     {
         life.disk = whole.copy(2);
         for name in lost {

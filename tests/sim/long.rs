@@ -119,7 +119,7 @@ struct Totals {
     rests: usize,
 }
 
-struct Run {
+pub struct Run {
     life: Life,
     rng: Xoshiro256PlusPlus,
     totals: Totals,
@@ -128,7 +128,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let disk = SimDisk::new(seed);
         disk.dir_ops(if seed.is_multiple_of(2) { DirOps::Ordered } else { DirOps::Any });
         let mut life = Life::open(disk);
@@ -136,12 +136,14 @@ impl Run {
         Self { life, rng: Xoshiro256PlusPlus::seed_from_u64(seed), totals: Totals::default(), seen: None }
     }
 
-    fn go(&mut self, operations: usize) {
+    /// Lives so many operations; `see` is shown what each life left.
+    pub fn go(&mut self, operations: usize, mut see: impl FnMut(&Life, End)) {
         while self.totals.operations < operations {
             let end = self.live();
             self.note_calls();
             self.life.end(end);
             lift(&self.life.disk);
+            see(&self.life, end);
             move_wall(&self.life.clock, &mut self.rng);
             self.open(end);
             self.totals.lives += 1;
@@ -258,7 +260,7 @@ fn long_history_of_every_trouble_keeps_its_promises() {
     for seed in first..first + budget(2) {
         let _replay = Replay("long history".into(), seed);
         let mut run = Run::new(seed);
-        run.go(OPERATIONS);
+        run.go(OPERATIONS, |_, _| {});
         let Totals { operations, lives, opens, poisoned, rests } = run.totals;
         all.operations += operations;
         all.lives += lives;
@@ -276,7 +278,7 @@ fn two_runs_of_one_seed_are_the_same() {
         let run = || {
             let mut run = Run::new(seed);
             run.seen = Some(Vec::new());
-            run.go(600);
+            run.go(600, |_, _| {});
             (run.totals, run.seen.unwrap())
         };
         let [(totals, seen), (totals_again, seen_again)] = [run(), run()];

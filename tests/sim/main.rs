@@ -25,6 +25,8 @@ mod faults;
 mod long;
 /// The store that each of them starts from.
 mod prepared;
+/// Damage in what those leave.
+mod struck;
 #[expect(dead_code, reason = "it is shared with the integration tests, which use the rest of it")]
 #[path = "../it/support/mod.rs"]
 mod support;

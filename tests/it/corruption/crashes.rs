@@ -29,7 +29,7 @@ fn damaged(store: &Whole) -> Vec<(&'static str, SimDisk)> {
         strike("a damaged manifest", &|disk| disk.flip_bit("MANIFEST", 30, 1).unwrap()),
         strike("neither manifest", &|disk| {
             disk.remove("MANIFEST").unwrap();
-            disk.flip_bit("MANIFEST.old", 30, 1).unwrap();
+            disk.flip_bit("MANIFEST.copy", 30, 1).unwrap();
         }),
         strike("an old manifest", &|disk| disk.set_contents("MANIFEST", &store.old_list)),
     ]

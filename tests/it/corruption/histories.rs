@@ -3,10 +3,11 @@
 //!
 //! Invariant: `last` is what an open of the undamaged disk holds, and one of the moments.
 
-use cloakroom::disk::{Disk as _, sim::SimDisk};
+use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Clock as _, Durability, Options, SessionKey, Timestamp};
 
 use super::{Sessions, observe, open};
+use crate::support::damaged::settled;
 use crate::support::history::{Op, Step, history};
 use crate::support::life::Life;
 use crate::support::model::End;
@@ -103,14 +104,4 @@ pub fn whole(seed: u64, lives: usize, end: End) -> Whole {
     let from = if end == End::Close { whole.moments.len() - 1 } else { whole.marked };
     assert!(whole.held(&whole.last, from, life.clock.wall()), "{}", whole.what);
     whole
-}
-
-/// The same files, all of them durable: what is lost of them from then on, a strike has taken.
-fn settled(disk: &SimDisk, seed: u64) -> SimDisk {
-    let settled = SimDisk::new(seed);
-    settled.create_folder().unwrap();
-    for name in disk.names() {
-        settled.set_contents(&name, &disk.contents(&name).unwrap());
-    }
-    settled
 }

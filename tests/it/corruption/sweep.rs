@@ -3,12 +3,11 @@
 //! Every place is struck with `CLOAKROOM_SIM_BUDGET`; else as many as a quick run allows, evenly spread.
 
 use cloakroom::disk::sim::SimDisk;
-use cloakroom::{OpenError, Timestamp};
 
 use super::histories::{Whole, whole};
-use super::strikes::{Strike, blocks, cuts, flips, whole_files};
-use super::{files, is_segment, observe, open, proven, salvage, verify};
+use crate::support::damaged::{Judged, is_wiped, judge};
 use crate::support::model::End;
+use crate::support::strikes::{Strike, blocks, cuts, flips, whole_files};
 use crate::support::{Replay, budget, seeds, spread};
 
 /// The stores, each with another that has lived like it, whose files are put in the place of its own.
@@ -66,80 +65,26 @@ impl Drop for Case<'_> {
 impl Case<'_> {
     fn judge(&self, tally: &mut Tally) {
         let Whole { options, keys, last, .. } = self.store;
-        let before = files(&self.disk);
-        let verified = verify(&self.disk, options);
-        assert!(files(&self.disk) == before, "verify changed a file");
-        let certain = proven(&self.disk, options, keys);
-        let strictly = self.disk.copy(2);
-        match open(&strictly, options) {
-            Ok(opened) => {
-                let found = observe(&opened, keys);
-                let torn_bytes = opened.recovery().torn_bytes;
-                assert!(verified.is_sound(), "it opens, and is said to be damaged: {verified:?}");
-                assert!(certain == found, "a read-only open holds other sessions than a strict one");
-                assert_eq!(verified.torn_bytes, torn_bytes);
+        match judge(&self.disk, options, keys, last) {
+            Judged::Opened { found, torn_bytes } => {
                 if found != *last {
-                    assert!(torn_bytes > 0 || self.is_wiped(), "damage was passed over in silence");
+                    let is_told = torn_bytes > 0 || is_wiped(&self.store.disk, &self.disk);
+                    assert!(is_told, "damage was passed over in silence");
                     // A flipped bit spoils one group, so it hides no more than that group and what is behind it.
                     let is_flip = matches!(self.strike, Strike::Flip { .. });
                     let least = if is_flip { self.store.marked } else { 0 };
-                    assert!(self.store.held(&found, least, self.now()), "never so: {found:?}");
+                    assert!(self.store.held(&found, least, options.clock.wall()), "never so: {found:?}");
                 }
                 *(if torn_bytes > 0 { &mut tally.cut } else { &mut tally.harmless }) += 1;
-                let done = salvage(&self.disk, options).unwrap();
-                assert!(done.damage.is_empty() && files(&self.disk) == before, "there was nothing to repair");
             }
-            Err(OpenError::Damaged { folder, file, cure, .. }) => {
-                assert!(files(&strictly) == before, "a refused open changed a file");
-                assert!(!file.is_empty() && !folder.is_empty() && cure.contains("salvage"), "{file}");
-                assert!(!verified.is_sound() && !verified.damage.is_empty(), "refused, and said to be sound");
-                for (key, stored) in &certain {
-                    assert_eq!(last.get(key), Some(stored), "{key} is not as it was last");
-                    // Beside damage a torn end is none.
-                    assert_eq!(verified.torn_bytes, 0, "{verified:?}");
-                }
+            Judged::Foreign => panic!("one damage makes it another's folder"),
+            Judged::Refused { certain, kept } => {
+                assert_eq!(kept, certain.len() as u64);
                 tally.refused += 1;
                 tally.kept += certain.len() as u64;
                 tally.there += last.len() as u64;
-                self.repair(&before, &certain);
             }
-            Err(other) => panic!("met with {other}"),
         }
-    }
-
-    /// Whether the end of a file is all zeros now: of a log that was not closed, nothing tells that from an end that was never written.
-    fn is_wiped(&self) -> bool {
-        let end = |disk: &SimDisk, name| disk.contents(name)?.iter().rposition(|byte| *byte != 0);
-        self.disk.names().iter().any(|name| end(&self.disk, name) < end(&self.store.disk, name))
-    }
-
-    fn now(&self) -> Timestamp {
-        self.store.options.clock.wall()
-    }
-
-    /// A salvage keeps what a read-only open showed, and every file that there was.
-    fn repair(&self, before: &std::collections::BTreeMap<String, Vec<u8>>, certain: &super::Sessions) {
-        let Whole { options, keys, .. } = self.store;
-        let done = salvage(&self.disk, options).unwrap();
-        assert_eq!(done.sessions_kept, certain.len() as u64, "{done:?}");
-        let after = files(&self.disk);
-        for (name, bytes) in before.iter().filter(|(name, _)| is_segment(name) || *name == "MANIFEST") {
-            let is_kept =
-                done.quarantined.iter().any(|aside| aside.ends_with(name) && after[aside] == *bytes);
-            assert!(is_kept, "{name} is not in quarantine: {done:?}");
-        }
-        assert!(verify(&self.disk, options).is_sound());
-        for _ in 0..2 {
-            let store = open(&self.disk, options).unwrap();
-            let found = observe(&store, keys);
-            assert!(found == *certain, "salvaged {done:?}, and found {found:?}, not {certain:?}");
-            assert_eq!(store.recovery().torn_bytes, 0);
-            drop(store);
-        }
-        assert!(
-            done.quarantined.iter().all(|name| self.disk.contents(name).is_some()),
-            "an open removed one"
-        );
     }
 }
 

@@ -48,7 +48,7 @@ async fn no_id_or_key_names_a_file() {
     };
     for name in names(&folder) {
         assert!(
-            ["LOCK", "MANIFEST", "MANIFEST.new", "MANIFEST.old"].contains(&&*name) || is_a_segment(&name),
+            ["LOCK", "MANIFEST", "MANIFEST.new", "MANIFEST.copy"].contains(&&*name) || is_a_segment(&name),
             "{name}"
         );
     }

@@ -118,6 +118,14 @@ pub struct Moment {
     time_max: Timestamp,
 }
 
+impl Moment {
+    /// The same, with a wall clock that shows `least` at the least, and no time which any life is beyond.
+    #[must_use]
+    pub fn on_time(self, least: Timestamp) -> Self {
+        Self { wall: self.wall.max(self.time_max).max(least), ..self }
+    }
+}
+
 impl Life {
     /// An empty disk, and no store yet.
     pub fn new(disk: SimDisk) -> Self {

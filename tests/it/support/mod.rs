@@ -4,10 +4,12 @@
 //! replayed or made longer, and every failure prints the first.
 
 pub mod acked;
+pub mod damaged;
 pub mod history;
 pub mod hooked;
 pub mod life;
 pub mod model;
+pub mod strikes;
 
 /// The seeds of a test: those it brings, or the one in `CLOAKROOM_SEED`.
 pub fn seeds(own: impl IntoIterator<Item = u64>) -> Vec<u64> {

@@ -253,6 +253,14 @@ impl Model {
         Ok(())
     }
 
+    /// The store was repaired, and said whom it kept: from then on only they count.
+    pub fn keep_only(&mut self, kept: &BTreeMap<SessionKey, Stored>) {
+        for track in &mut self.tracks {
+            let newest = track.at(u64::MAX).cloned();
+            track.states = vec![(0, newest.filter(|_| track.key.is_some_and(|key| kept.contains_key(&key))))];
+        }
+    }
+
     /// The keys that no track has: each must be the new key of a rotation whose answer did not come. Payloads are unique.
     fn unnamed(&self, found: &BTreeMap<SessionKey, Stored>) -> BTreeMap<Bytes, SessionKey> {
         let known = |key| self.tracks.iter().any(|t| t.key == Some(key));

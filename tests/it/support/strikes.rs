@@ -3,6 +3,8 @@
 //! Plain data and what it does; nothing is judged here. Invariant: a strike changes a disk, or says that it did not.
 
 use cloakroom::disk::{Disk as _, sim::SimDisk};
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
 
 /// One damage to one file, or to two.
 #[derive(Clone, Debug)]
@@ -80,6 +82,31 @@ impl Strike {
             }
         }
         disk.names().iter().map(|name| read(name)).collect::<Vec<_>>() != before
+    }
+}
+
+/// One of any kind, most of them where there is data.
+pub fn any(disk: &SimDisk, rng: &mut Xoshiro256PlusPlus) -> Strike {
+    let names = disk.names();
+    let some = |rng: &mut Xoshiro256PlusPlus| {
+        let file = names[rng.random_range(0..names.len())].clone();
+        let bytes = disk.contents(&file).unwrap();
+        let used = 1 + bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let len = if rng.random_bool(0.9) { used.min(bytes.len()) } else { bytes.len() };
+        (file, if len == 0 { 0 } else { rng.random_range(0..len) })
+    };
+    let ((file, at), (other, with)) = (some(rng), some(rng));
+    let len = if rng.random_bool(0.5) { 512 } else { rng.random_range(1..8_192) };
+    let is_empty = disk.contents(&file).unwrap().is_empty();
+    match rng.random_range(0..16) {
+        0..6 if !is_empty => Strike::Flip { file, at: at as u64, bit: rng.random_range(0..8) },
+        0..8 => Strike::Cut { file, len: at },
+        8..10 => Strike::Zero { file, at, len },
+        10 => Strike::Copy { from: file, at, to: other, onto: with, len },
+        11 => Strike::Swap { a: file, at, b: other, with, len },
+        12 => Strike::Foreign { file },
+        13 => Strike::Copy { from: file, at: 0, to: other, onto: 0, len: usize::MAX },
+        _ => Strike::Delete { file },
     }
 }
 

@@ -208,8 +208,8 @@ const DOUBT_FOR: Duration = Duration::from_secs(3_600);
 /// Store time: it starts at the later of the wall clock and the mark the store last wrote down, and advances by uptime.
 ///
 /// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2). A start far ahead of
-/// the mark is *doubtful* for its first hour: reads go by the time it shows, and nothing that cannot be taken back is done by it. No mark
-/// is raised, no file removed; a restart with the step withdrawn finds everything as it was.
+/// the mark is *doubtful* for its first hour, or until a later start shows an hour more: reads go by the time it shows, and nothing that cannot
+/// be taken back is done by it. No mark is raised, and what is removed has ended by the mark; a restart with the step withdrawn finds everything as it was.
 pub(crate) struct StoreClock {
     source: std::sync::Arc<dyn Clock>,
     start: Timestamp,
@@ -233,13 +233,14 @@ impl StoreClock {
         doubted: Option<Timestamp>,
     ) -> Self {
         let (uptime_at_start, wall) = (source.uptime(), source.wall());
+        // A start that shows an hour more than one which was doubted bears that out: a store that is never up for so long gets there as well.
+        let is_borne_out = |since: &Timestamp| wall >= since.saturating_add(DOUBT_FOR);
+        let mark = doubted.filter(is_borne_out).map_or(mark, |since| mark.max(since));
         let is_ahead = mark > Timestamp::default() && wall > mark.saturating_add(DOUBT_FROM);
-        // A store that is never up for so long gets there in the end: the time since the first doubt counts.
-        // A wall that has jumped again meanwhile is doubted anew.
-        let goes_on = |since: &Timestamp| *since <= wall && wall <= since.saturating_add(DOUBT_FROM);
+        let goes_on = |since: &Timestamp| *since <= wall && !is_borne_out(since);
         let since = doubted.filter(goes_on).unwrap_or(wall);
         let lasts = DOUBT_FOR.saturating_sub(wall.saturating_since(since));
-        let doubt = (is_ahead && !lasts.is_zero()).then_some(Doubt { mark, since, lasts });
+        let doubt = is_ahead.then_some(Doubt { mark, since, lasts });
         Self { source, start: wall.max(mark), uptime_at_start, doubt }
     }
 
@@ -349,6 +350,12 @@ mod tests {
         assert!(start_after(DOUBT_FOR / 2).is_doubtful());
         assert_eq!(start_after(DOUBT_FOR / 2).doubted_since(), first);
         assert!(!start_after(DOUBT_FOR).is_doubtful());
-        assert!(start_after(365 * DOUBT_FROM).is_doubtful(), "another jump");
+        let again = start_after(365 * DOUBT_FROM);
+        assert!(again.is_doubtful(), "another jump");
+        assert_eq!(
+            (again.mark(), again.doubted_since()),
+            (first, again.now()),
+            "which bears the first one out"
+        );
     }
 }

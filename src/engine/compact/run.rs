@@ -48,7 +48,7 @@ impl Engine {
     /// Compacts some segments if any need it; says whether it did.
     pub(in crate::engine) fn compact(&self) -> bool {
         let _turn = self.compacting.lock();
-        if self.is_read_only || self.log.poisoned().is_some() || self.clock.is_doubtful() {
+        if self.is_read_only || self.log.poisoned().is_some() {
             return false;
         }
         let left_behind = std::mem::take(&mut *self.left_behind.lock());
@@ -201,7 +201,8 @@ impl Engine {
         copier: &mut Copier<'_>,
     ) -> Option<io::Result<Pace>> {
         let mut survivors = Vec::new();
-        let now = self.clock.now();
+        // Where the time is doubted, what has ended by that alone lives on.
+        let now = self.clock.mark();
         let scanned = scan(bytes, segment.header(), Trust::Nothing, |placed| {
             self.judge(segment.id(), placed, now, victims, &mut survivors);
         });

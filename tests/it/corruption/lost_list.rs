@@ -320,6 +320,41 @@ fn records_that_recovery_moved_are_missed_where_only_the_list_before_it_is_left(
     }
 }
 
+/// Two damages: of the list, so that the one before it is all there is, and of what a segment that is newer begins with.
+#[test]
+fn segment_beyond_the_list_counts_though_its_first_group_is_damaged_too() {
+    let mut life = Life::open(SimDisk::new(5));
+    let lifetime = Lifetime::absolute(Duration::from_secs(86_400));
+    for name in 0..3 {
+        let create = Op::Create { name, len: 50, lifetime };
+        assert!(life.apply(Step { op: create, durability: Durability::Sync }));
+    }
+    let before = life.disk.contents("MANIFEST").unwrap();
+    life.again(End::Close);
+    let ended = life.key(0);
+    assert!(life.apply(Step { op: Op::Delete { name: 0 }, durability: Durability::Sync }));
+    life.disk.kill();
+    let holds = |name: &&String| is_segment(name) && life.disk.contents(name).unwrap()[0] != 0;
+    let newest = life.disk.names().iter().filter(holds).max().unwrap().clone();
+    for (what, lost) in [("the copy is the older list", true), ("the older list is in its place", false)] {
+        let disk = life.disk.copy(6);
+        if lost {
+            disk.remove("MANIFEST").unwrap();
+            disk.set_contents("MANIFEST.copy", &before);
+        } else {
+            disk.set_contents("MANIFEST", &before);
+        }
+        // In the first record, or in the group's own header, where nothing else tells that there was one.
+        for at in [130, 70].into_iter().take(if lost { 2 } else { 1 }) {
+            let disk = disk.copy(7);
+            disk.flip_bit(&newest, at, 3).unwrap();
+            assert!(open(&disk, &life.options).is_err(), "{what}, {at}");
+            let certain = proven(&disk, &life.options, &[ended]);
+            assert!(!certain.contains_key(&ended), "{what}, {at}: who was signed out came back");
+        }
+    }
+}
+
 /// A store at one moment of its life, and the lists that it had until then.
 struct Moment {
     disk: SimDisk,

@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::error::OpenError;
 
+/// The longest segment.
+pub(crate) const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+
 /// What a write's acknowledgement promises.
 ///
 /// | | killed process | power loss |
@@ -140,7 +143,13 @@ impl Options {
         let payload_max = u64::from(self.segment_bytes / 8).min(8 << 20);
         let unwritten_min = (2 * (u64::from(self.payload_bytes_max) + 1_024)).max(64 << 10);
         let number = [
-            ("segment_bytes", u64::from(self.segment_bytes), 64 << 10, 1 << 30, "64 KiB to 1 GiB"),
+            (
+                "segment_bytes",
+                u64::from(self.segment_bytes),
+                64 << 10,
+                SEGMENT_BYTES_MAX.into(),
+                "64 KiB to 1 GiB",
+            ),
             (
                 "payload_bytes_max",
                 u64::from(self.payload_bytes_max),

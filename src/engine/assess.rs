@@ -44,6 +44,7 @@ use crate::format::{
 use crate::id::{Position, SegmentId, Seq};
 use crate::index::{Index, Replay};
 use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
+use crate::options::SEGMENT_BYTES_MAX;
 
 use super::damage::quarantined;
 use super::fold::fold;
@@ -284,7 +285,9 @@ impl Assessment {
         let newer = std::mem::take(&mut self.survey.newer);
         let mut tails = Vec::new();
         for (header, capacity) in open.into_iter().chain(newer.into_iter().map(|header| (header, 0))) {
-            let (file, mut bytes, mut is_whole) = self.read(disk, &header, u32::MAX)?;
+            // One that was sealed since may have grown by a footer.
+            let limit = if self.survey.is_current { capacity } else { 2 * SEGMENT_BYTES_MAX };
+            let (file, mut bytes, mut is_whole) = self.read(disk, &header, limit)?;
             // The current list knows of a seal before there is a footer.
             if !self.survey.is_current
                 && let Some(end) = Footer::find(&bytes, header.seed())

@@ -28,6 +28,9 @@ pub(crate) const MANIFEST_NEW: &str = "MANIFEST.new";
 /// What a salvage goes by if the manifest is damaged.
 pub(crate) const MANIFEST_COPY: &str = "MANIFEST.copy";
 
+/// Of a file that is longer, be it a list of a million segments or damage, no more is read.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
 /// Why the list was not replaced.
 pub(crate) enum Unchanged {
     /// The old list counts, on disk and here; it can be tried again.

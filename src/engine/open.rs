@@ -16,9 +16,9 @@ use crate::format::{
 };
 use crate::id::{SegmentId, Seq};
 use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
-use crate::options::{Options, ReadMode};
+use crate::options::{Options, ReadMode, SEGMENT_BYTES_MAX};
 
-use super::catalog::{Catalog, MANIFEST, MANIFEST_COPY, MANIFEST_NEW, Unchanged};
+use super::catalog::{Catalog, MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, Unchanged};
 use super::damage::quarantined;
 use super::footers::Chore;
 use super::recover::{Recovered, holds_groups, is_torn, recover};
@@ -203,7 +203,8 @@ fn read_manifest(disk: &dyn Disk, names: &[String]) -> Result<Manifest, OpenErro
         }
         return Ok(Manifest::empty(new_store(disk)?));
     }
-    let bytes = whole(disk, MANIFEST).map_err(OpenError::io(format!("read {MANIFEST}")))?;
+    let bytes =
+        whole(disk, MANIFEST, MANIFEST_BYTES_MAX).map_err(OpenError::io(format!("read {MANIFEST}")))?;
     Manifest::decode(&bytes).map_err(|invalid| match invalid {
         Invalid::Unknown(found) => {
             OpenError::UnknownFormat { file: MANIFEST.into(), found, known: FORMAT_VERSION.into() }
@@ -219,9 +220,10 @@ pub(super) fn new_store(disk: &dyn Disk) -> Result<[u8; 16], OpenError> {
     Ok(store)
 }
 
-fn whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+/// What a file holds, up to `limit`: a damaged one may be of any length.
+fn whole(disk: &dyn Disk, name: &str, limit: u64) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(limit)).map_err(io::Error::other)?];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
 }
@@ -268,7 +270,7 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         if is_leftover || header.id != id {
             continue;
         }
-        if holds_groups(&whole(disk, name).map_err(read)?, &header) {
+        if holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {
             let what =
                 format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost");
             return Err(OpenError::damaged(MANIFEST, 0, what));

@@ -30,7 +30,7 @@ use crate::log::{CopyWriter, Found, copy_bytes, walk};
 use crate::options::Options;
 
 use super::assess::{Assessment, Source, assess};
-use super::catalog::{MANIFEST, MANIFEST_COPY, MANIFEST_NEW, remove_copy, write_new};
+use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, remove_copy, write_new};
 use super::damage::{Damage, next_turn, quarantine_name};
 use super::open::{SEQ_GAP, lock, new_store, refuse_foreign, segment_id};
 use super::survey::read_file;
@@ -209,7 +209,7 @@ fn quarantine(disk: &dyn Disk, old: &Manifest, fresh_from: u32) -> Result<Vec<St
     for name in [MANIFEST, MANIFEST_COPY] {
         if names.iter().any(|found| found == name) {
             let file = disk.open(name).map_err(failed(name))?;
-            let bytes = read_file(&*file, u64::MAX, |_| {}).map_err(failed(name))?;
+            let bytes = read_file(&*file, MANIFEST_BYTES_MAX, |_| {}).map_err(failed(name))?;
             aside.push(quarantine_name(turn, name));
             write_new(disk, &quarantine_name(turn, name), &bytes, true).map_err(failed(name))?;
         }

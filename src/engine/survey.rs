@@ -23,8 +23,9 @@ use crate::error::OpenError;
 use crate::format::{FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::id::SegmentId;
 use crate::log::end_of_bytes;
+use crate::options::SEGMENT_BYTES_MAX;
 
-use super::catalog::{MANIFEST, MANIFEST_COPY};
+use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY};
 use super::damage::{Damages, quarantined};
 use super::open::{SEGMENT_IDS_MAX, segment_id};
 use super::recover::holds_groups;
@@ -134,7 +135,8 @@ fn read_list(
         return Ok(None);
     }
     let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
-    let bytes = read_file(&*file, u64::MAX, |_| {}).map_err(OpenError::io(format!("read {name}")))?;
+    let bytes = read_file(&*file, MANIFEST_BYTES_MAX, |_| {});
+    let bytes = bytes.map_err(OpenError::io(format!("read {name}")))?;
     match Manifest::decode(&bytes) {
         Err(Invalid::Unknown(found)) => {
             Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() })
@@ -179,7 +181,10 @@ fn classify(
     if is_unread {
         return Ok(Newer::Unread);
     }
-    let read = |limit| read_file(&*file, limit, |_| {}).map_err(OpenError::io(format!("read {name}")));
+    let read = || {
+        let bytes = read_file(&*file, SEGMENT_BYTES_MAX.into(), |_| {});
+        bytes.map_err(OpenError::io(format!("read {name}")))
+    };
     let header = match SegmentHeader::decode(&front) {
         Ok(header) if header.id == id => header,
         Err(Invalid::Unknown(found)) => {
@@ -193,7 +198,7 @@ fn classify(
     };
     let is_ours = header.store == manifest.store;
     let is_new = manifest.next_segment == 1;
-    let bytes = read(u64::MAX)?;
+    let bytes = read()?;
     // Beside a list that is damaged, what is no group may be one that was damaged as well.
     let is_written = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();
     if header.kind == SegmentKind::Copy && !is_ours && !is_new
@@ -208,7 +213,8 @@ fn classify(
     })
 }
 
-/// What a file holds, up to `limit`; where the device cannot read, bytes that are nothing, and `unread` is told. It allocates no more than the file is long.
+/// What a file holds, up to `limit`; where the device cannot read, bytes that are nothing, and `unread` is told. A damaged file may be of any length:
+/// no more is allocated than it is long, and than the limit.
 pub(super) fn read_file(
     file: &dyn DiskFile,
     limit: u64,

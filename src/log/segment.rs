@@ -110,8 +110,12 @@ impl Segment {
         mapped: bool,
     ) -> io::Result<Result<Arc<Self>, Invalid>> {
         let file = disk.open(&segment_name(SegmentId(listed.id)))?;
-        let len = u32::try_from(file.len()?).unwrap_or(u32::MAX);
+        let mut len = u32::try_from(file.len()?).unwrap_or(u32::MAX);
         let is_short = listed.seal.is_none() && len < listed.capacity;
+        if listed.seal.is_none() {
+            // Nothing of a store's is behind that, however long the file is.
+            len = len.min(listed.capacity);
+        }
         if len < SEGMENT_HEADER_BYTES || is_short {
             return Ok(Err(Invalid::Short));
         }

@@ -142,6 +142,49 @@ async fn lengths_that_lie_allocate_nothing() {
     }
 }
 
+/// A file of a terabyte takes no room on the disk where most of it is a hole.
+#[tokio::test]
+async fn files_that_are_long_beyond_reason_are_not_read_whole() {
+    const LEN: u64 = 1 << 40;
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let (before, folder) = (peak("VmPeak:"), Path::new(&folder));
+        let options = || Options { read_mode: ReadMode::Pread, ..defaults() };
+        LogStore::verify(folder, options()).await.unwrap();
+        LogStore::open_read_only(folder, options()).await.unwrap().close().await.unwrap();
+        let opened = match LogStore::open(folder, options()).await {
+            Ok(store) => {
+                let sessions = store.len();
+                store.close().await.unwrap();
+                format!("opened with {sessions}")
+            }
+            Err(OpenError::Damaged { file, .. }) => file,
+            Err(other) => other.to_string(),
+        };
+        LogStore::salvage(folder, options()).await.unwrap();
+        say(&format!("{} MiB, {opened}", (peak("VmPeak:") - before) / MIB));
+        return;
+    }
+    for (file, ends) in
+        [("MANIFEST", "MANIFEST"), ("00000001.seg", "opened with 1"), ("MANIFEST.copy", "opened with 1")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, whole) = (folder.path(), crafted().swap_remove(0));
+        for (name, bytes) in [("MANIFEST", &whole.manifest), ("00000001.seg", &whole.segment)] {
+            tokio::fs::write(path.join(name), bytes).await.unwrap();
+        }
+        tokio::fs::write(path.join("MANIFEST.copy"), &whole.manifest).await.unwrap();
+        let grown = tokio::fs::OpenOptions::new().write(true).open(path.join(file)).await.unwrap();
+        grown.set_len(LEN).await.unwrap();
+        let test = "regression::memory::files_that_are_long_beyond_reason_are_not_read_whole";
+        let (mut child, mut said) = in_a_process(test, path);
+        let answer = said();
+        child.wait().unwrap();
+        let (taken, end) = answer.split_once(" MiB, ").unwrap();
+        assert_eq!(end, ends, "{file}");
+        assert!(taken.parse::<u64>().unwrap() < 512, "{file}: {answer}");
+    }
+}
+
 /// emdb needed twice the data in memory to open it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opening_takes_a_fraction_of_the_data_in_memory() {

@@ -38,6 +38,12 @@ pub enum Strike {
         with: usize,
         len: usize,
     },
+    /// Bytes are behind its end, zeros or others.
+    Grow {
+        file: String,
+        by: usize,
+        with: u8,
+    },
     Delete {
         file: String,
     },
@@ -75,6 +81,11 @@ impl Strike {
                 bytes[*with..].iter_mut().zip(block).for_each(|(byte, new)| *byte = *new);
                 disk.set_contents(b, &bytes);
             }
+            Self::Grow { file, by, with } => {
+                let mut bytes = read(file);
+                bytes.resize(bytes.len() + by, *with);
+                disk.set_contents(file, &bytes);
+            }
             Self::Delete { file } => disk.remove(file).unwrap(),
             Self::Foreign { file } => {
                 let Some(bytes) = other.contents(file) else { return false };
@@ -105,6 +116,7 @@ pub fn any(disk: &SimDisk, rng: &mut Xoshiro256PlusPlus) -> Strike {
         10 => Strike::Copy { from: file, at, to: other, onto: with, len },
         11 => Strike::Swap { a: file, at, b: other, with, len },
         12 => Strike::Foreign { file },
+        14 => Strike::Grow { file, by: len, with: if rng.random_bool(0.5) { 0 } else { rng.random() } },
         13 => Strike::Copy { from: file, at: 0, to: other, onto: 0, len: usize::MAX },
         _ => Strike::Delete { file },
     }
@@ -158,7 +170,7 @@ pub fn blocks(disk: &SimDisk) -> Vec<Strike> {
     strikes
 }
 
-/// Each file deleted, emptied, and replaced by another store's or by another of this one.
+/// Each file deleted, emptied, grown, and replaced by another store's or by another of this one.
 pub fn whole_files(disk: &SimDisk) -> Vec<Strike> {
     let names = disk.names();
     let mut strikes = Vec::new();
@@ -166,6 +178,9 @@ pub fn whole_files(disk: &SimDisk) -> Vec<Strike> {
         strikes.push(Strike::Delete { file: file.clone() });
         strikes.push(Strike::Cut { file: file.clone(), len: 0 });
         strikes.push(Strike::Foreign { file: file.clone() });
+        for (by, with) in [(1, 0), (1, 7), (5_000, 0), (70_000, 0xff)] {
+            strikes.push(Strike::Grow { file: file.clone(), by, with });
+        }
         for to in names.iter().filter(|to| *to != file) {
             let (from, to, len) = (file.clone(), to.clone(), usize::MAX);
             strikes.push(Strike::Copy { from, at: 0, to, onto: 0, len });

@@ -23,7 +23,7 @@ pub mod real;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-/// The file that carries a folder's lock: the disk's own, never listed and never removed.
+/// The file that carries a folder's lock, next to the folder itself: the disk's own, never listed and never removed.
 const LOCK_NAME: &str = "LOCK";
 
 /// A folder of files, named without paths.

@@ -4,8 +4,9 @@
 //! what the operating system answers is the answer. Unix only: positional reads and writes, file modes and folder syncs
 //! have no portable form.
 //!
-//! Invariants: the lock file is never removed, so that two holders can never lock two files of one name; and once the lock is taken every call is
-//! made in the folder that it was taken in, or fails: a store whose folder was moved must not write into the one that took its place.
+//! Invariants: two holders never have one folder, since the lock is on the folder itself, and on a file in it that is never removed; and once the
+//! lock is taken every call is made in the folder that it was taken in, or fails: a store whose folder was moved must not write into the one that
+//! took its place.
 #![expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,7 +16,7 @@ use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile, LOCK_NAME, LockError, Map, Mapped};
@@ -93,25 +94,9 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self) -> Result<Box<dyn Send + Sync>, LockError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(self.folder.join(LOCK_NAME))
-            .map_err(LockError::Io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Held(read_pid(&mut file))),
-            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
-        }
-        // The pid serves a message only, and a full disk must not keep a store from opening: a failure leaves the file empty.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
-        *self.locked_in.lock() = Some(Arc::new(File::open(&self.folder).map_err(LockError::Io)?));
-        Ok(Box::new(file))
+        let lock = FolderLock::take(&self.folder)?;
+        *self.locked_in.lock() = Some(Arc::clone(&lock.folder));
+        Ok(Box::new(lock))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -165,6 +150,70 @@ impl Disk for RealDisk {
     fn name(&self) -> String {
         self.folder.display().to_string()
     }
+}
+
+/// The lock of a folder, held until it is dropped.
+///
+/// The file alone would not do: whoever removes or replaces it makes room for a second holder. The folder alone would not do either: there are
+/// file systems that lock no folders, and it has no place for the holder's pid.
+struct FolderLock {
+    folder: Arc<File>,
+    file: File,
+}
+
+impl FolderLock {
+    /// The file is looked for in the folder that is open, so that both locks are in one folder, whatever becomes of its path.
+    fn take(path: &Path) -> Result<Self, LockError> {
+        let folder = File::open(path).map_err(LockError::Io)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(&folder, LOCK_NAME, flags, Mode::from_raw_mode(FILE_MODE))
+        });
+        let mut file = File::from(file.map_err(|error| LockError::Io(error.into()))?);
+        match folder.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held(read_pid(&mut file))),
+            Err(TryLockError::Error(error)) if !locks_no_folders(&error) => return Err(LockError::Io(error)),
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // From here on the drop lets go of both.
+        let mut lock = Self { folder: Arc::new(folder), file };
+        match lock.file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held(read_pid(&mut lock.file))),
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        // The pid serves a message only, and a full disk must not keep a store from opening: a failure leaves the file empty.
+        let pid = format!("{}\n", std::process::id());
+        let _ = lock.file.set_len(0).and_then(|()| lock.file.write_all_at(pid.as_bytes(), 0));
+        Ok(lock)
+    }
+}
+
+impl Drop for FolderLock {
+    /// A close is not enough: a process that another thread has just forked has the descriptors too, until it runs its program.
+    fn drop(&mut self) {
+        // The folder is the last to go: who finds it free finds the file free.
+        for locked in [&self.file, &*self.folder] {
+            if let Err(error) = locked.unlock() {
+                tracing::debug!(%error, "a lock is left for the close to give up");
+            }
+        }
+    }
+}
+
+/// Whether a failed lock says that the file system has none for folders, as some of a network do.
+fn locks_no_folders(error: &io::Error) -> bool {
+    let without = [
+        Errno::BADF,
+        Errno::INVAL,
+        Errno::ISDIR,
+        Errno::NOLCK,
+        Errno::NOSYS,
+        Errno::NOTSUP,
+        Errno::OPNOTSUPP,
+    ];
+    error.kind() == ErrorKind::Unsupported
+        || Errno::from_io_error(error).is_some_and(|errno| without.contains(&errno))
 }
 
 struct RealFile {
@@ -312,6 +361,28 @@ mod tests {
     fn relative_path_names_one_folder_wherever_the_process_goes_later() {
         let here = std::env::current_dir().unwrap();
         assert_eq!(RealDisk::new("sessions").name(), here.join("sessions").display().to_string());
+    }
+
+    #[test]
+    fn lock_is_given_up_although_its_descriptors_are_open_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        // As a process has them that was forked and runs no program yet.
+        let copies = [lock.file.try_clone().unwrap(), lock.folder.try_clone().unwrap()];
+        assert!(matches!(FolderLock::take(folder.path()), Err(LockError::Held(Some(_)))));
+        drop(lock);
+        assert!(FolderLock::take(folder.path()).is_ok());
+        drop(copies);
+    }
+
+    #[test]
+    fn file_system_that_locks_no_folders_is_told_from_one_that_fails() {
+        for errno in [Errno::BADF, Errno::NOLCK, Errno::OPNOTSUPP] {
+            assert!(locks_no_folders(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::INTR, Errno::NOMEM] {
+            assert!(!locks_no_folders(&errno.into()), "{errno}");
+        }
     }
 
     #[test]

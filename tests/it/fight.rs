@@ -3,7 +3,13 @@
 //! Goal: to refute P12. Method: a session counts generations; whoever has the folder reads it, writes the next and says so. Two writers, or one
 //! that does not see what the last one wrote, would write one generation twice. Some processes are killed. Who wins when is not replayed.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it does to the lock file what others than the store do to it"
+)]
+
 use std::collections::BTreeSet;
+use std::fs::{copy as copy_file, remove_file, rename};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -146,9 +152,25 @@ async fn processes_and_handles_that_fight_for_a_folder_write_one_after_another()
     }
 }
 
+/// Tells a process that it is to hold a folder, and which.
+const HELD: &str = "CLOAKROOM_FIGHT_HELD";
+
+/// A process that has opened a store in a folder, and holds it until it is killed.
+fn hold(folder: &Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "fight::refused_open_names_the_process_that_holds_the_folder", "--nocapture"])
+        .env(HELD, folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "#holds"));
+    child
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_open_names_the_process_that_holds_the_folder() {
-    const HELD: &str = "CLOAKROOM_FIGHT_HELD";
     if let Some(folder) = std::env::var_os(HELD) {
         let _store = LogStore::open(Path::new(&folder), options()).await.unwrap();
         println!("\n#holds");
@@ -156,15 +178,7 @@ async fn refused_open_names_the_process_that_holds_the_folder() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "fight::refused_open_names_the_process_that_holds_the_folder", "--nocapture"])
-        .env(HELD, folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == "#holds"));
+    let mut child = hold(folder.path());
     for patience in [Duration::ZERO, Duration::from_millis(30)] {
         let refused = in_time("open", LogStore::open_wait(folder.path(), options(), patience)).await;
         match refused {
@@ -179,4 +193,37 @@ async fn refused_open_names_the_process_that_holds_the_folder() {
     child.wait().unwrap();
     let store = in_time("open", LogStore::open(folder.path(), options())).await.unwrap();
     in_time("close", store.close()).await.unwrap();
+}
+
+/// What a cleaner of old files, or a hand, does to the lock file of a store that is open.
+const DEEDS: [(&str, fn(&Path)); 2] = [
+    ("removed", |lock| remove_file(lock).unwrap()),
+    ("replaced", |lock| {
+        let copy = lock.with_extension("copy");
+        copy_file(lock, &copy).unwrap();
+        rename(copy, lock).unwrap();
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folder_whose_lock_file_is_removed_or_replaced_is_still_held() {
+    for (deed, perform) in DEEDS {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = async |holder: &str| {
+            perform(&folder.path().join("LOCK"));
+            // Twice: the first may have made a lock file of its own.
+            for _ in 0..2 {
+                let second = in_time("open", LogStore::open(folder.path(), options())).await;
+                assert!(matches!(second, Err(OpenError::Locked { .. })), "{deed}, {holder}: {second:?}");
+            }
+        };
+        let store = in_time("open", LogStore::open(folder.path(), options())).await.unwrap();
+        refused("by a handle").await;
+        in_time("close", store.close()).await.unwrap();
+        let mut child = hold(folder.path());
+        refused("by a process").await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(turn(folder.path()).await > 0, "it stays locked");
+    }
 }

@@ -23,7 +23,7 @@ fn options() -> Options {
 }
 
 /// Calls, how they fail, and whether anybody may be told: what interrupts a call or cannot set space aside ends in nothing.
-const INJECTED: [(&str, &str, bool); 13] = [
+const INJECTED: [(&str, &str, bool); 14] = [
     ("fdatasync", "error=EIO", true),
     ("fsync", "error=EIO", true),
     ("pwrite64", "error=EIO", true),
@@ -35,6 +35,7 @@ const INJECTED: [(&str, &str, bool); 13] = [
     ("ftruncate", "error=EIO", true),
     ("pread64", "error=EIO", true),
     ("fallocate", "error=EOPNOTSUPP", false),
+    ("fallocate", "error=ENOSYS", false),
     ("pwrite64", "error=EINTR", false),
     ("fdatasync", "error=EINTR", false),
 ];

@@ -4,6 +4,9 @@
 //! `strace`, works in a folder, and says what was acknowledged; the parent opens the folder without. Where there is no `strace`, or it may not
 //! trace, that is said.
 
+/// What is recorded of the calls that succeed.
+mod order;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

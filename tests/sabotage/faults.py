@@ -113,6 +113,28 @@ FAULTS = [
         "        if let Some(spare) = &spare {\n            self.table.put(spare);\n            self.log.give_spare(Arc::clone(spare));\n        }\n        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
         "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
+    # The real disk.
+    Fault(
+        "the real disk does not sync its files",
+        "src/disk/real.rs",
+        "        self.file.sync_data()\n",
+        "        Ok(())\n",
+        "what_must_be_on_the_disk_first_is_synced_first",
+    ),
+    Fault(
+        "the real disk does not sync its folder",
+        "src/disk/real.rs",
+        "            Some(folder) => folder.sync_all(),\n",
+        "            Some(_) => Ok(()),\n",
+        "what_must_be_on_the_disk_first_is_synced_first",
+    ),
+    Fault(
+        "the real disk does not sync a new folder into its parent",
+        "src/disk/real.rs",
+        "        answer => answer?,\n    }\n    sync_folder(parent)\n",
+        "        answer => answer?,\n    }\n    Ok(())\n",
+        "what_must_be_on_the_disk_first_is_synced_first",
+    ),
     # Recovery.
     Fault(
         "what lies above the watermark stays where a killed process left it",

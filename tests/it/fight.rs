@@ -195,8 +195,10 @@ async fn refused_open_names_the_process_that_holds_the_folder() {
     in_time("close", store.close()).await.unwrap();
 }
 
+type Deed = (&'static str, fn(&Path));
+
 /// What a cleaner of old files, or a hand, does to the lock file of a store that is open.
-const DEEDS: [(&str, fn(&Path)); 2] = [
+const DEEDS: [Deed; 2] = [
     ("removed", |lock| remove_file(lock).unwrap()),
     ("replaced", |lock| {
         let copy = lock.with_extension("copy");

@@ -2,7 +2,8 @@
 //!
 //! The folder is not touched before it is known to be a store's, or empty. Until the new manifest is durable nothing that the old
 //! one lists is changed, so a crash at any call leaves a folder that opens the same way (P6); what is removed or cut afterwards is not
-//! part of the store any more. On a full disk what no list names goes first, once all that is listed was read and is whole.
+//! part of the store any more. On a full disk what no list names goes first, once all that is listed was read and is whole, and so do the
+//! copies of what was cut off.
 
 use std::io;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     let workers = workers(threads, options);
     let attempt = |thrift| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
-        let found = recover(&**disk, options, &catalog, workers)?;
+        let found = recover(&**disk, options, &catalog, workers, thrift != Thrift::None)?;
         refuse_used_up(manifest.next_segment, found.next_seq)?;
         start(Arc::clone(disk), options.clone(), threads, catalog, found, started, thrift)
     };
@@ -386,6 +387,11 @@ fn begin_stream(
 
 /// Removes what is in the way of an open that found no room; all that is listed was read and is whole.
 fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
+    for torn in names.iter().filter(|name| is_torn(name)) {
+        if let Err(e) = disk.remove(torn) {
+            tracing::warn!(error = %e, file = %torn, "a copy of what was cut off could not be removed");
+        }
+    }
     // No list has named what is newer than this one, which an open left that came to nothing, nor what has no header, such as the reserve.
     let is_blank =
         |id| is_blank(&**disk, &segment_name(id)).unwrap_or_else(|e| e.kind() == io::ErrorKind::NotFound);

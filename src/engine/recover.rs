@@ -64,12 +64,14 @@ struct Tail<'a> {
     cut: u32,
 }
 
-/// Reads everything that the manifest lists. Makes copies of the unsynced end, which no list names yet, synced but for the folder.
+/// Reads everything that the manifest lists. Makes copies of the unsynced end, which no list names yet, synced but for the folder; and one of what
+/// it cuts off, unless there is `thrift`.
 pub(super) fn recover(
     disk: &dyn Disk,
     options: &Options,
     catalog: &Catalog,
     workers: usize,
+    thrift: bool,
 ) -> Result<Recovered, OpenError> {
     let manifest = catalog.read(Manifest::clone);
     let mut recovered = Recovered {
@@ -99,7 +101,7 @@ pub(super) fn recover(
         let (scanned, bytes) = read?;
         recovered.note(&scanned, bytes);
     }
-    recovered.stream(disk, options, catalog, &open)?;
+    recovered.stream(disk, options, catalog, &open, thrift)?;
     Ok(recovered)
 }
 
@@ -175,6 +177,7 @@ impl Recovered {
         options: &Options,
         catalog: &Catalog,
         open: &[(Arc<Segment>, Listed)],
+        thrift: bool,
     ) -> Result<(), OpenError> {
         let mut tails = Vec::new();
         for (segment, _) in open {
@@ -188,7 +191,7 @@ impl Recovered {
             return Ok(());
         };
         check_end(&tails, reached)?;
-        self.keep_torn(disk, &tails, reached);
+        self.keep_torn((!thrift).then_some(disk), &tails, reached);
         let start = Position { segment: tails[0].segment.id(), offset: SEGMENT_HEADER_BYTES };
         let kept = &mut tails[..=reached];
         let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);
@@ -260,8 +263,8 @@ impl Recovered {
         Ok(())
     }
 
-    /// Keeps a copy of what is cut off, if there is room for one, and counts it.
-    fn keep_torn(&mut self, disk: &dyn Disk, tails: &[Tail<'_>], reached: usize) {
+    /// Counts what is cut off, and keeps a copy of it on the disk that is given, if there is room for one.
+    fn keep_torn(&mut self, disk: Option<&dyn Disk>, tails: &[Tail<'_>], reached: usize) {
         for (at, tail) in tails.iter().enumerate().skip(reached) {
             let from = if at == reached { tail.scanned.end } else { SEGMENT_HEADER_BYTES };
             let Some(end) = end_of_bytes(&tail.bytes, from) else { continue };
@@ -269,7 +272,9 @@ impl Recovered {
             let name = torn_name(tail.segment.id(), from);
             self.torn_bytes += torn.len() as u64;
             tracing::warn!(segment = %tail.segment.id(), offset = from, bytes = torn.len(), "a torn tail was cut off");
-            if let Err(e) = write_new(disk, &name, torn, true) {
+            if let Some(disk) = disk
+                && let Err(e) = write_new(disk, &name, torn, true)
+            {
                 tracing::warn!(error = %e, file = name, "no copy of it could be kept");
             }
         }
@@ -306,6 +311,11 @@ fn cut_at(tail: &Tail<'_>, watermark: Position) -> u32 {
 fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
     let end = &tails[reached];
     let position = Position { segment: end.segment.id(), offset: end.scanned.end };
+    if end.scanned.last {
+        // The segment that the stream goes on in is listed before that is written.
+        let what = "the log goes on behind it, and the manifest lists no segment that it goes on in";
+        return Err(OpenError::damaged(segment_name(position.segment), position.offset, what));
+    }
     let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, tail.segment.header()));
     match claimed_behind(behind, end.scanned.end) {
         Some(claimed) if claimed > position => Err(OpenError::damaged(

@@ -161,6 +161,48 @@ fn dead_segments_of_a_full_disk_go_though_there_is_no_room_for_a_list() {
     }
 }
 
+/// What was cut off is kept for people to look at, and must not keep the store from them.
+#[test]
+fn copies_of_torn_ends_give_their_room_to_an_open_that_has_none() {
+    const TORN_BYTES: usize = 20_000;
+    let mut life = Life::new(SimDisk::new(1));
+    for round in 1..3 {
+        let store = open(&life).at(Durability::Sync);
+        create(&store, round).unwrap();
+        life.disk.kill();
+        drop(store);
+        let files = |life: &Life| -> Vec<_> {
+            let of = |name: String| (life.disk.contents(&name).unwrap(), name);
+            life.disk.names().into_iter().map(of).collect()
+        };
+        for (mut bytes, name) in
+            files(&life).into_iter().filter(|(_, name)| crate::corruption::is_segment(name))
+        {
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if end == 0 {
+                // No reserve is left, whose room the open would have.
+                Disk::remove(&life.disk, &name).unwrap();
+            } else if bytes.len() > end + TORN_BYTES {
+                bytes[end + 200..end + TORN_BYTES].fill(7);
+                life.disk.set_contents(&name, &bytes);
+            }
+        }
+        // In the second round also without the one that is there already.
+        life.disk.space_bytes(life.disk.used_bytes() + (24 << 10) - if round == 2 { 15_000 } else { 0 });
+        let store = open(&life);
+        assert!(store.recovery().torn_bytes > 19_000, "{:?}", store.recovery());
+        assert!((1..=round).all(|n| is_there(&store, n)), "{round}");
+        let is_torn = |name: &String| name.starts_with("torn-");
+        assert_eq!(life.disk.names().into_iter().find(is_torn), None);
+        life.disk.space_bytes(u64::MAX);
+        if round == 1 {
+            life.disk.set_contents("torn-00000001-00000040.bin", &[7; TORN_BYTES]);
+        }
+        drive(&store, store.close()).unwrap().unwrap();
+        life.end(End::Kill);
+    }
+}
+
 /// The list that is seen then may not be the one that a power cut leaves: what only that one names must not go before this one is on the device.
 #[test]
 fn open_that_finds_no_room_removes_nothing_that_the_list_before_may_name() {

@@ -485,6 +485,20 @@ FAULTS = [
         "segments_that_will_not_stay_get_no_footer_and_nothing_is_copied_because_of_one",
     ),
     Fault(
+        "a copy of what was cut off takes the room of an open that has little",
+        "src/engine/recover.rs",
+        "        self.keep_torn((!thrift).then_some(disk), &tails, reached);",
+        "        self.keep_torn(Some(disk), &tails, reached);",
+        "copies_of_torn_ends_give_their_room_to_an_open_that_has_none",
+    ),
+    Fault(
+        "a list that names no segment for the stream to go on in is taken for the newest",
+        "src/engine/recover.rs",
+        "    if end.scanned.last {",
+        "    if end.scanned.last && end.cut == 0 {",
+        "list_without_the_segment_that_the_stream_went_on_in_is_refused",
+    ),
+    Fault(
         "a copy of an older list is left where none can be written",
         "src/engine/catalog.rs",
         "    if !matches!(copied, Some(Ok(()))) {",

@@ -140,6 +140,20 @@ fn list_that_is_older_than_any_segment_with_groups_is_refused_whatever_lies_betw
     }
 }
 
+/// Ids are given before what gets them is listed, so a list of the past may pass over a segment that it counts as given.
+#[test]
+fn list_without_the_segment_that_the_stream_went_on_in_is_refused() {
+    let (disk, options, list) = turned();
+    disk.set_contents("MANIFEST", &list);
+    for name in disk.names().into_iter().filter(|name| is_segment(name) && name != "00000001.seg") {
+        disk.remove(&name).unwrap();
+    }
+    let before = files(&disk);
+    assert!(matches!(open(&disk, &options), Err(OpenError::Damaged { .. })));
+    assert!(files(&disk) == before && !verify(&disk, &options).is_sound());
+    assert!(proven(&disk, &options, &[]).is_empty(), "whatever ended somebody may be in what is gone");
+}
+
 #[test]
 fn copies_without_any_list_are_no_empty_folder() {
     let store = whole(54, 3, End::Kill);

@@ -40,6 +40,32 @@ pub fn segments(disk: &SimDisk) -> Vec<(String, usize)> {
     names.map(|name| (name.clone(), disk.contents(&name).unwrap().len())).collect()
 }
 
+/// Sessions that end at four times go into four segments, and what is to come is not set aside for each of them.
+#[test]
+fn copies_of_every_class_set_aside_no_more_than_they_take() {
+    let (options, _) = options();
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options).at(Durability::Buffered);
+    for n in 0..400 {
+        create(&store, n, 3_000, [hours(1), hours(20), hours(100), hours(1_000)][n as usize % 4]);
+    }
+    store.step();
+    for n in (0..400).filter(|n| n % 12 >= 4) {
+        assert!(run(&store, store.delete(key(n))).unwrap().unwrap());
+    }
+    let before = disk.trace().len();
+    (0..20).for_each(|_| store.step());
+    let stream = [options.segment_bytes.to_string(), (options.segment_bytes + (8 << 10)).to_string()];
+    let set_aside = |call: &String| {
+        let (_, len) = call.split_once(".seg of ").filter(|_| call.contains("Create "))?;
+        (!stream.contains(&len.to_string())).then(|| len.parse::<u64>().unwrap())
+    };
+    let (set_aside, copied) =
+        (disk.trace()[before..].iter().filter_map(set_aside).sum::<u64>(), store.stats().compacted_bytes);
+    assert!(copied > 300_000, "{copied}");
+    assert!(set_aside < copied * 5 / 4, "{set_aside} bytes were set aside for {copied}");
+}
+
 #[test]
 fn copies_of_what_ends_soon_go_without_another_copy() {
     let (options, clock) = options();

@@ -60,8 +60,8 @@ pub(super) enum Pace {
 /// The copies of one run.
 pub(super) struct Copier<'a> {
     engine: &'a Engine,
-    /// What is still to come, about, which may all be of one class.
-    expected_bytes: u64,
+    /// What is still to come of each class, about.
+    expected: [u64; CLASSES.len() + 1],
     /// All go into one segment, which is the reserve.
     on_reserve: bool,
     classes: [Option<CopyWriter>; CLASSES.len() + 1],
@@ -77,7 +77,7 @@ impl<'a> Copier<'a> {
         let (full, moved) = (Vec::new(), Vec::new());
         Self {
             engine,
-            expected_bytes: 0,
+            expected: Default::default(),
             on_reserve,
             classes: Default::default(),
             made,
@@ -87,25 +87,37 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Says how many bytes of records are still to come: a segment is begun with room for them.
-    pub(super) fn expect(&mut self, bytes: u64) {
-        self.expected_bytes = bytes;
+    /// Says what is to come of one segment, and about how many bytes later: a segment is begun with room for what its class has of both. Of what comes
+    /// later each class is taken to have the same part as of this, so that no more is set aside in all than is to come.
+    pub(super) fn expect(&mut self, survivors: &[Survivor<'_>], later: u64) {
+        let mut here = [0; CLASSES.len() + 1];
+        for survivor in survivors {
+            here[self.class(&survivor.header)] += u64::from(survivor.header.len());
+        }
+        let all = here.iter().sum::<u64>().max(1);
+        let share = |bytes: u64| u128::from(later) * u128::from(bytes) / u128::from(all);
+        self.expected =
+            here.map(|bytes| bytes.saturating_add(u64::try_from(share(bytes)).unwrap_or(u64::MAX)));
+    }
+
+    fn class(&self, header: &RecordHeader) -> usize {
+        let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
+        CLASSES.iter().position(|end| left <= *end && !self.on_reserve).unwrap_or(CLASSES.len())
     }
 
     pub(super) fn push(&mut self, survivor: &Survivor<'_>) -> io::Result<Pace> {
         let Survivor { header, body, from, what } = *survivor;
-        let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
-        let class = CLASSES.iter().position(|end| left <= *end && !self.on_reserve).unwrap_or(CLASSES.len());
+        let class = self.class(&header);
         let mut writer = match self.classes[class].take() {
             Some(writer) if writer.has_room(header.len()) => writer,
             Some(full) => {
                 self.full.push(full.finish()?);
-                self.begin()?
+                self.begin(class, header.len())?
             }
-            None => self.begin()?,
+            None => self.begin(class, header.len())?,
         };
         let (to, written) = writer.push(&header, &body)?;
-        self.expected_bytes = self.expected_bytes.saturating_sub(header.len().into());
+        self.expected[class] = self.expected[class].saturating_sub(header.len().into());
         self.moved.push(Moved { header, from, to, what });
         self.unsynced += written as u64;
         if self.unsynced >= SYNC_BYTES {
@@ -124,10 +136,11 @@ impl<'a> Copier<'a> {
         Ok((self.moved, self.full))
     }
 
-    fn begin(&mut self) -> io::Result<CopyWriter> {
+    /// Begins a segment with room for a record of `len` bytes and what else is expected of its class.
+    fn begin(&mut self, class: usize, len: u32) -> io::Result<CopyWriter> {
         let Engine { disk, options, catalog, clock, reserve, .. } = self.engine;
-        let capacity =
-            u32::try_from(copy_bytes(self.expected_bytes)).unwrap_or(u32::MAX).min(options.segment_bytes);
+        let bytes = copy_bytes(self.expected[class].max(len.into()));
+        let capacity = u32::try_from(bytes).unwrap_or(u32::MAX).min(options.segment_bytes);
         let (store, mapped) = (catalog.store(), options.read_mode == ReadMode::Mapped);
         if self.on_reserve
             && let Some(Held { id, file, bytes }) = reserve.lend(catalog)?

@@ -210,7 +210,7 @@ impl Engine {
             return None;
         }
         // Of this one it is known, and it may be more than what is counted as live: half of a rotation becomes a record of its own.
-        copier.expect(later + survivors.iter().map(|s| u64::from(s.header.len())).sum::<u64>());
+        copier.expect(&survivors, later);
         for survivor in survivors {
             match copier.push(&survivor) {
                 Ok(Pace::Go) => {}

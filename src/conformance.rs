@@ -162,10 +162,13 @@ pub async fn contract(store: &dyn SessionStore) -> Checked {
     check.that(check.done(store.delete(key).await)?, "a live session cannot be deleted")?;
     check.gone(store, key, "a deleted session is there").await?;
     check.that(!check.done(store.delete(key).await)?, "a session is deleted twice")?;
+    check.that(check.done(store.take(key).await)?.is_none(), "a session that is gone can be taken")?;
     check.that(!check.done(store.touch(key).await)?, "a session that is gone can be touched")?;
     check.done(store.upsert(key, "5".into(), HOUR).await)?;
     check.that(check.get(store, key).await?.is_some_and(|s| s.payload == "5"), "an upsert is not there")?;
-    check.done(store.delete(key).await).map(drop)
+    let taken = check.done(store.take(key).await)?;
+    check.that(taken.is_some_and(|s| s.payload == "5"), "a take does not give the last of a session")?;
+    check.gone(store, key, "a session that was taken is there").await
 }
 
 /// A rotation moves a session at once, and its old key is dead.

@@ -5,7 +5,8 @@
 //! - **The mark** says what was loaded, and when that ends. A save merges three ways: the mark is the base, the fields are mine, what is stored by now
 //!   is theirs. It is conditional on the version, and tried again.
 //! - **No mark** means that the handler cleared the session: everything is replaced.
-//! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session remembers the last of it, once; the
+//! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session takes the last of it in one step, with
+//!   all that others had saved by then, and remembers it, once; the
 //!   create that follows merges into that. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
 //!   session gets only what this request itself has set. Of two requests that cycle one id at once, each so carries only its own.
 //!   The list is of one adapter and its clones, and bounded. Owner and label go along, in the record that creates; a revocation between delete and create
@@ -181,23 +182,29 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
 
     /// Ends a session, and remembers the last of it for a request that goes on under another id.
     pub(super) async fn delete(&self, key: SessionKey) -> Result<(), Trouble> {
-        let stored = self.store.get(key, Access::Peek).await;
-        let is_there = !matches!(stored, Ok(None));
-        if is_there {
+        // Ids that are nobody's must not push out who departs.
+        if !matches!(self.store.get(key, Access::Peek).await, Ok(None)) {
             self.departed.lock().begin(key);
         }
-        // One step, so that a request which is dropped here leaves no half of it. One that cannot be read is ended as well.
-        let ended = if is_there { self.store.delete(key).await } else { Ok(false) };
-        match (&ended, stored) {
-            (Ok(true), Ok(Some(stored))) => {
+        // One step, so that a request which is dropped here leaves no half of it, and also where nobody is there: that may not be on the device yet.
+        let ended = match self.store.take(key).await {
+            // One that cannot be read is ended as well.
+            Err(Error::Corrupt { .. } | Error::Io { .. }) => self.store.delete(key).await.map(|_| None),
+            ended => ended,
+        };
+        match ended {
+            Ok(Some(stored)) => {
                 let binding = stored.owner.map(|owner| Binding::to(owner).labelled(stored.label));
                 let expires_ms = stored.expires_at.as_millis();
                 self.departed.lock().finish(key, Last { payload: stored.payload, binding, expires_ms });
+                Ok(())
             }
             // Somebody else deleted it, and may be about to create it again: of one who signs out and one who cycles, the one who signs out wins.
-            _ => self.departed.lock().forget(key),
+            ended => {
+                self.departed.lock().forget(key);
+                Ok(ended.map(drop)?)
+            }
         }
-        Ok(ended.map(drop)?)
     }
 }
 

@@ -223,7 +223,7 @@ pub(super) fn key_of(record: &Record<'_>) -> Result<SessionKey, Error> {
 }
 
 /// What the caller gets: the deadlines are the index's, since a touch leaves the record as it was.
-fn stored(key: &SessionKey, entry: &Entry, record: &Record<'_>) -> Result<Option<Stored>, Error> {
+pub(super) fn stored(key: &SessionKey, entry: &Entry, record: &Record<'_>) -> Result<Option<Stored>, Error> {
     let (header, body) = record.parts()?;
     if header.key != *key {
         return Ok(None);

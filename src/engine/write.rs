@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
-use crate::contract::When;
+use crate::contract::{Stored, When};
 use crate::error::Error;
 use crate::events::{Event, Why};
 use crate::format::{Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, RecordHeader};
@@ -17,7 +17,7 @@ use crate::owner::Label;
 use crate::sync::atomic::Ordering;
 
 use super::Engine;
-use super::read::Record;
+use super::read::{Record, stored};
 
 /// How one try to write ended.
 pub(super) enum Tried<T> {
@@ -248,29 +248,69 @@ impl Engine {
     }
 
     pub(crate) async fn delete(&self, key: SessionKey, durability: Durability) -> Result<bool, Error> {
-        let done = self.staged(RECORD_HEADER_BYTES, |room| {
+        let was_live = self.delete_where(key, durability, |_| true).await?.flatten().is_some();
+        if !was_live {
+            self.await_its_end(durability).await?;
+        }
+        Ok(was_live)
+    }
+
+    /// Deletes, and gives the last of it: the content is read first, outside of any lock, and the record staged only if it is still the newest.
+    pub(crate) async fn take(
+        &self,
+        key: SessionKey,
+        durability: Durability,
+    ) -> Result<Option<Stored>, Error> {
+        loop {
+            let read = self.content(&key).await?;
+            let version = read.as_ref().map(|(entry, _)| entry.version);
+            let is_as_read = |live: Option<&Entry>| live.map(|entry| entry.version) == version;
+            let ended = self.delete_where(key, durability, is_as_read).await?.flatten();
+            match (read, ended) {
+                // The deadline may have moved since.
+                (Some((_, record)), Some(entry)) => return stored(&key, &entry, &record),
+                (Some(_), None) => {}
+                (None, _) => {
+                    self.await_its_end(durability).await?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Ends the session, if the one that is live passes; gives that, or `None` where it does not pass.
+    async fn delete_where(
+        &self,
+        key: SessionKey,
+        durability: Durability,
+        passes: impl Fn(Option<&Entry>) -> bool,
+    ) -> Result<Option<Option<Entry>>, Error> {
+        let deleted = self.staged(RECORD_HEADER_BYTES, |room| {
             let mut shard = self.index.lock(&key);
             let now = self.clock.now();
             let standing = self.index.standing(&shard, &key);
-            let Some(found) = standing.found else { return Ok(Tried::Done(false)) };
-            let live = standing.live(now).is_some();
+            let live = standing.live(now);
+            if !passes(live.as_ref()) {
+                return Ok(Tried::Again);
+            }
+            let Some(found) = standing.found else { return Ok(Tried::Done(None)) };
             // Who has expired by a time that may be wrong could come back with the right one, so the delete is written down.
-            if !live && !self.clock.is_doubtful() {
-                return Ok(Tried::Done(false));
+            if live.is_none() && !self.clock.is_doubtful() {
+                return Ok(Tried::Done(None));
             }
             drop(standing);
             let staged = self.end(&mut shard, &key, durability, room)?;
-            let why = if live { Why::Asked } else { Why::Revoked };
+            let why = if live.is_some() { Why::Asked } else { Why::Revoked };
             let expired = !found.deadlines.is_live(now);
             self.listeners.tell(if expired { Event::Expired { key } } else { Event::Deleted { key, why } });
             Ok(Tried::Staged(staged, live))
         });
-        let was_live = done.await?.unwrap_or(false);
-        if !was_live && durability != Durability::Buffered {
-            // What has ended it may still be on its way to the device, and "it is gone" must not be answered before that is there.
-            self.flush().await?;
-        }
-        Ok(was_live)
+        deleted.await
+    }
+
+    /// What has ended a session may still be on its way to the device, and "it is gone" must not be answered before that is there.
+    async fn await_its_end(&self, durability: Durability) -> Result<(), Error> {
+        if durability == Durability::Buffered { Ok(()) } else { self.flush().await }
     }
 
     /// Tells that a session began, and before it how the one ended that has left nobody but its entry behind. Its shard is locked.

@@ -307,6 +307,10 @@ impl SessionStore for LogStore {
         Pending::new(self.engine().delete(key, self.delete_durability))
     }
 
+    fn take(&self, key: SessionKey) -> Answer<'_, Option<Stored>> {
+        Pending::new(self.engine().take(key, self.delete_durability))
+    }
+
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {
         Pending::new(self.engine().rotate(key, None, self.delete_durability))
     }

@@ -195,14 +195,14 @@ impl MemoryStore {
         Ok(Some(version))
     }
 
-    fn delete_now(&self, key: SessionKey) -> Result<bool, Error> {
+    fn take_now(&self, key: SessionKey) -> Result<Option<Stored>, Error> {
         let (mut state, now) = self.enter()?;
-        let live = state.live(&key, now).is_some();
-        if live {
-            state.remove(&key, now);
-            self.shared.listeners.tell(Event::Deleted { key, why: Why::Asked });
+        if state.live(&key, now).is_none() {
+            return Ok(None);
         }
-        Ok(live)
+        let ended = state.remove(&key, now);
+        self.shared.listeners.tell(Event::Deleted { key, why: Why::Asked });
+        Ok(ended.as_ref().map(Session::stored))
     }
 
     fn check_payload(&self, payload: &Bytes) -> Result<(), Error> {
@@ -351,7 +351,11 @@ impl SessionStore for MemoryStore {
     }
 
     fn delete(&self, key: SessionKey) -> Answer<'_, bool> {
-        Pending::ready(self.delete_now(key))
+        Pending::ready(self.take_now(key).map(|ended| ended.is_some()))
+    }
+
+    fn take(&self, key: SessionKey) -> Answer<'_, Option<Stored>> {
+        Pending::ready(self.take_now(key))
     }
 
     fn rotate(&self, key: SessionKey) -> Answer<'_, Option<SessionId>> {

@@ -41,8 +41,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::TooManySessions`], [`Error::TooManyAnonymousSessions`]; [`Error::DiskFull`], or [`Error::Io`] where the next segment cannot be made for another reason; [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::ReadOnly`], [`Error::Closed`]; those of a read where the session has a label.
     ///
     /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore, When}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let day = Lifetime::absolute(std::time::Duration::from_secs(86_400));
     /// assert!(store.write(SessionKey::of(b"k"), "v".into(), When::Always(day)).await?.is_some());
     /// # Ok(()) }
@@ -58,8 +57,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Corrupt`] where the bytes do not match their checksum; [`Error::Io`], [`Error::Closed`]; for a touch also those of a write: [`Access::Peek`] goes on.
     ///
     /// ```
-    /// # use cloakroom::{Access, MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{Access, MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(MemoryStore::new().get(SessionKey::of(b"k"), Access::Peek).await?.is_none());
     /// # Ok(()) }
     /// ```
@@ -72,8 +70,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a write.
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(!MemoryStore::new().touch(SessionKey::of(b"k")).await?);
     /// # Ok(()) }
     /// ```
@@ -86,8 +83,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::InvalidLifetime`], and those of a write.
     ///
     /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// let minute = Lifetime::absolute(std::time::Duration::from_secs(60));
     /// assert!(!MemoryStore::new().set_lifetime(SessionKey::of(b"k"), minute).await?);
     /// # Ok(()) }
@@ -103,12 +99,27 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::DiskFull`] until compaction has made more.
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(!MemoryStore::new().delete(SessionKey::of(b"k")).await?);
     /// # Ok(()) }
     /// ```
     fn delete(&self, key: SessionKey) -> Answer<'_, bool>;
+
+    /// [`delete`](Self::delete) that gives the last of the session, with all that was acknowledged before; `None` if it was not live. Dropped before it
+    /// is ready it may have happened all the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read, and those of `delete`, which also ends what cannot be read.
+    ///
+    /// ```
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
+    /// assert_eq!(store.take(id.key()).await?.unwrap().payload, "x");
+    /// assert!(store.get(id.key(), Access::Peek).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    fn take(&self, key: SessionKey) -> Answer<'_, Option<Stored>>;
 
     /// Moves the session to a fresh id, which it gives; the old key is dead at once, in the same log record. Do this when somebody signs in.
     /// `None` if the session was not live. Dropped before it is ready it may have happened all the same, and the id that it would have given is lost.
@@ -130,8 +141,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a read and of a write; [`Error::Randomness`].
     ///
     /// ```
-    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let old = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// let new = store.rotate(old.key()).await?.expect("it is live");
     /// assert!(store.get(old.key(), Access::Peek).await?.is_none());
@@ -152,8 +162,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::TooManyOfOwner`]; those of a read and of a write.
     ///
     /// ```
-    /// # use cloakroom::{AtCap, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{AtCap, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("Firefox")).at_most(1, AtCap::EvictIdle);
     /// let visitor = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// assert!(store.bind_as(visitor.key(), Some(ann)).await?);
@@ -169,8 +178,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of the two.
     ///
     /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
     /// let visitor = store.create("cart".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// let id = store.sign_in(visitor.key(), ann.into()).await?.expect("it is live");
     /// assert_eq!(store.owned(ann, None, 10).await?.sessions[0].key, id.key());
@@ -186,8 +194,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// the same is true as for [`bind_as`](Self::bind_as).
     ///
     /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
+    /// # use cloakroom::{Lifetime, MemoryStore, OwnerKey, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, ann) = (MemoryStore::new(), OwnerKey::of(b"ann"));
     /// let minute = Lifetime::idle(std::time::Duration::from_secs(60));
     /// store.create_owned_as(SessionKey::of(b"the framework's id"), "x".into(), minute, ann.into()).await?;
     /// assert_eq!(store.owned_count(ann).await?, 1);
@@ -211,8 +218,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a read.
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(MemoryStore::new().owned(OwnerKey::of(b"ann"), None, 100).await?.sessions.is_empty());
     /// # Ok(()) }
     /// ```
@@ -225,8 +231,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Closed`].
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert_eq!(MemoryStore::new().owned_count(OwnerKey::of(b"ann")).await?, 0);
     /// # Ok(()) }
     /// ```
@@ -239,8 +244,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a read and of a write.
     ///
     /// ```
-    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// assert!(store.bind(id.key(), Some(OwnerKey::of(b"user/42"))).await?);
     /// # Ok(()) }
@@ -257,8 +261,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a write. A full disk stops it when it would stop a [`delete`](Self::delete).
     ///
     /// ```
-    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore, Whose};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{Access, Lifetime, MemoryStore, OwnerKey, SessionStore, Whose}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// # let lifetime = Lifetime::idle(std::time::Duration::from_secs(60));
     /// let owner = OwnerKey::of(b"user/42");
     /// let here = store.create_owned("x".into(), lifetime, owner.into()).await?;
@@ -278,8 +281,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of a read.
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(MemoryStore::new().keys(None, 100).await?.keys.is_empty());
     /// # Ok(()) }
     /// ```
@@ -331,8 +333,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Poisoned`], [`Error::DurabilityUnknown`], [`Error::Closed`].
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// MemoryStore::new().flush().await?;
     /// # Ok(()) }
     /// ```
@@ -346,8 +347,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::DurabilityUnknown`] where the last writes may not have reached the disk.
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// MemoryStore::new().close().await?;
     /// # Ok(()) }
     /// ```
@@ -424,8 +424,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Those of [`write`](Self::write).
     ///
     /// ```
-    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// assert!(MemoryStore::new().put(SessionKey::of(b"gone"), "x".into()).await?.is_none());
     /// # Ok(()) }
     /// ```

@@ -69,6 +69,7 @@ enum Op {
     Touch,
     SetLifetime,
     Delete,
+    Take,
     Rotate,
     Keys,
     Update,
@@ -77,7 +78,7 @@ enum Op {
     Load,
 }
 
-const OPS: [Op; 15] = [
+const OPS: [Op; 16] = [
     Op::Create,
     Op::Put,
     Op::PutIf,
@@ -87,6 +88,7 @@ const OPS: [Op; 15] = [
     Op::Touch,
     Op::SetLifetime,
     Op::Delete,
+    Op::Take,
     Op::Rotate,
     Op::Keys,
     Op::Update,
@@ -108,6 +110,7 @@ async fn perform(op: Op, store: &LogStore, version: Version, id: &SessionId) -> 
         Op::Touch => store.touch(key()).await.map(drop),
         Op::SetLifetime => store.set_lifetime(key(), HOUR).await.map(drop),
         Op::Delete => store.delete(key()).await.map(drop),
+        Op::Take => store.take(key()).await.map(drop),
         Op::Rotate => store.rotate(key()).await.map(drop),
         Op::Keys => store.keys(None, 10).await.map(drop),
         Op::Update => store.update(key(), &mut |_| Some(new())).await.map(drop),
@@ -146,7 +149,7 @@ fn allowed(op: Op) -> [Seen; 2] {
     let after = match op {
         Op::Create => (vec![1, 2], None),
         Op::Put | Op::PutIf | Op::Upsert | Op::Update => (vec![2], None),
-        Op::Delete => (vec![], None),
+        Op::Delete | Op::Take => (vec![], None),
         Op::Save => (vec![1], Some("hat".into())),
         _ => before.clone(),
     };
@@ -198,12 +201,18 @@ fn operation_dropped_at_any_poll_is_done_or_undone_as_a_whole() {
 #[test]
 fn delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced() {
     type End = for<'a> fn(&'a LogStore) -> Answer<'a, ()>;
-    let ends: [(&str, End); 3] = [
+    let ends: [(&str, End); 4] = [
+        ("take", |store| Pending::new(async { store.take(key()).await.map(|_| ()) })),
         ("delete", |store| Pending::new(async { store.delete(key()).await.map(|_| ()) })),
         ("rotate", |store| Pending::new(async { store.rotate(key()).await.map(|_| ()) })),
         ("revoke", |store| store.revoke(Whose::Everybody, None)),
     ];
-    for (name, end) in ends {
+    let again: [(&str, fn(&LogStore) -> bool); 2] = [
+        ("delete", |store| run(store, store.delete(key())).unwrap().unwrap()),
+        ("take", |store| run(store, store.take(key())).unwrap().unwrap().is_some()),
+    ];
+    for ((name, end), (second, again)) in ends.into_iter().flat_map(|end| again.map(|again| (end, again))) {
+        let name = format!("{name}, then {second}");
         let disk = SimDisk::new(1);
         let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap();
         let ann = Binding::to(OwnerKey::of(b"ann"));
@@ -216,7 +225,7 @@ fn delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is
             assert!(polled.is_pending(), "{name}: it is staged, and no more");
         }
         // It waits for the disk, or the disk has what it tells of.
-        assert!(!run(&store, store.delete(key())).unwrap().unwrap(), "{name}: it was not live");
+        assert!(!again(&store), "{name}: it was not live");
         disk.crash();
         drop(store);
         let store = LogStore::open_by_hand(Arc::new(disk), options()).unwrap();

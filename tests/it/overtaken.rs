@@ -14,7 +14,7 @@ use std::time::Duration;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
     Access, AtCap, Binding, Clock, Durability, Label, Lifetime, LogStore, ManualClock, Options, OwnerKey,
-    SessionStore, Timestamp, Whose, Work,
+    SessionStore, Stored, Timestamp, Whose, Work,
 };
 
 use crate::owned::{ann, bob, count, key, label_of, open, options, there};
@@ -242,4 +242,42 @@ fn session_that_becomes_anothers_at_any_reading_of_the_clock_within_a_sign_in_do
             assert!(there(store, 4) && count(store) <= 2);
         },
     );
+}
+
+/// What finds the session says so with session 9; and what is to be seen of it in what a take gives.
+const CHANGES: [(&str, fn(&LogStore) -> bool, fn(&Stored) -> bool); 3] = [
+    (
+        "put",
+        |store| now(store.put(key(1), "late".into())).unwrap().is_some(),
+        |taken| taken.payload == "late",
+    ),
+    ("bind", |store| now(store.bind(key(1), Some(bob()))).unwrap(), |taken| taken.owner == Some(bob())),
+    (
+        "set_lifetime",
+        |store| now(store.set_lifetime(key(1), Lifetime::idle(Duration::from_secs(60)))).unwrap(),
+        |taken| taken.idle == Some(Duration::from_secs(60)),
+    ),
+];
+
+#[test]
+fn take_gives_what_came_at_any_reading_of_the_clock_within_it_or_that_found_nobody() {
+    for (at, (name, _, is_seen)) in CHANGES.into_iter().enumerate() {
+        let taken = Mutex::new(None);
+        at_every_reading(
+            |store| now(store.create_as(key(1), "x".into(), DAY)).unwrap(),
+            |store| *taken.lock().unwrap() = now(store.take(key(1))).unwrap(),
+            [change::<0>, change::<1>, change::<2>][at],
+            |store, reading| {
+                let taken = taken.lock().unwrap().take().expect("it was live");
+                assert_eq!(is_seen(&taken), there(store, 9), "{name} at reading {reading}");
+                assert!(!there(store, 1));
+            },
+        );
+    }
+}
+
+fn change<const N: usize>(store: &LogStore) {
+    if CHANGES[N].1(store) {
+        now(store.create_as(key(9), "x".into(), DAY)).unwrap();
+    }
 }

@@ -4,9 +4,11 @@
 //! from `CLOAKROOM_SIM_BUDGET`, 1 by default.
 
 mod actix;
+mod beside;
 mod conformance;
 mod hostile;
 mod http;
+mod power;
 mod session;
 mod site;
 

@@ -163,7 +163,9 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
             let fields = base.map_or_else(|| mine.clone(), |base| merge(&base.fields, mine, &theirs));
             let end_ms = end_of(end_ms, current_ms, base.map(|base| base.expires_ms));
             if fields == theirs && end_ms == current_ms {
-                return Ok(());
+                // Who wanted something finds it done by another, who may still wait for the device.
+                let is_as_loaded = base.is_some_and(|base| base.fields == *mine && base.expires_ms == end_ms);
+                return if is_as_loaded { Ok(()) } else { Ok(self.store.flush().await?) };
             }
             let (version, loaded) = (stored.version, stored.terms());
             let when = if end_ms == current_ms {

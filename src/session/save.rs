@@ -154,6 +154,8 @@ impl Session {
             let theirs = envelope::decode(&stored.payload)?;
             let merged = self.merged(&theirs, both)?;
             if merged == theirs && self.lifetime.is_none() {
+                // Another request has made this very change, and may still wait for the device.
+                store.flush().await?;
                 self.stands_at(theirs);
                 return Ok(Saved::Unchanged);
             }

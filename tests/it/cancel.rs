@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
     Access, Answer, Binding, Durability, Error, Lifetime, LogStore, OpenError, Options, OwnerKey, Pending,
-    Session, SessionId, SessionKey, SessionStore, Version, When, Whose,
+    Saved, Session, SessionId, SessionKey, SessionStore, Version, When, Whose,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -195,6 +195,29 @@ fn operation_dropped_at_any_poll_is_done_or_undone_as_a_whole() {
         }
     }
     assert!(done > OPS.len(), "nothing was ever polled to its end");
+}
+
+/// Who finds their change made already, by a request that was cut off, has it when that is answered.
+#[test]
+fn save_of_what_another_has_only_staged_is_not_acknowledged_before_that_is_synced() {
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap().at(Durability::Sync);
+    let mut created = Session::new(HOUR);
+    created.insert("n", &1).unwrap();
+    run(&store, created.save(&store)).unwrap().unwrap();
+    let id = created.id().unwrap();
+    let [mut one, mut other] =
+        [1, 2].map(|_| run(&store, Session::load(&store, id)).unwrap().unwrap().unwrap());
+    for session in [&mut one, &mut other] {
+        session.insert("n", &2).unwrap();
+    }
+    assert!(run(&store, polled(1, one.save(&store))).unwrap().is_none(), "it is staged, and no more");
+    assert_eq!(run(&store, other.save(&store)).unwrap().unwrap(), Saved::Unchanged);
+    disk.crash();
+    drop(store);
+    let store = LogStore::open_by_hand(Arc::new(disk), options()).unwrap();
+    let found = run(&store, Session::load(&store, id)).unwrap().unwrap().unwrap();
+    assert_eq!(found.get::<u32>("n").unwrap(), Some(2));
 }
 
 /// Who signs out a second time, since the first request was cut off, is signed out when that is answered.

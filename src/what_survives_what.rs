@@ -39,7 +39,7 @@
 //! | two processes want one folder | the first has it | [`OpenError::Locked`] names it | [`LogStore::open_wait`] |
 //!
 //! A read with [`Access::Touch`] is a write as well, once the deadline has to move: where writes are refused it is too, and [`Access::Peek`] goes on.
-//! [`Session::load`] goes on by itself, and what it reads lives no longer for it; the adapters do too, since no use moves the end of their sessions.
+//! [`Session::load`] and the adapters go on by themselves, and what they read lives no longer for it.
 //!
 //! # By damage
 //!

@@ -85,7 +85,12 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
 
     /// The fields, and the mark that is to travel with them.
     pub(super) async fn load(&self, key: SessionKey) -> Result<Option<(Fields<V>, Mark<V>)>, Trouble> {
-        let Some(stored) = self.store.get(key, Access::Touch).await? else { return Ok(None) };
+        // A full disk, or one that failed, must not keep those away who are signed in, where the site gives an idle lifetime itself.
+        let read = match self.store.get(key, Access::Touch).await {
+            Err(_) => self.store.get(key, Access::Peek).await,
+            read => read,
+        };
+        let Some(stored) = read? else { return Ok(None) };
         let fields: Fields<V> = decode(&stored.payload)?;
         let mark = self.mark(key, fields.clone(), stored.expires_at.as_millis());
         Ok(Some((fields, mark)))

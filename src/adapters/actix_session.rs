@@ -104,6 +104,9 @@ impl ActixSessionStore for ActixStore {
         let (base, mine) =
             self.unmarked(state).map_err(|trouble| UpdateError::Serialization(trouble.into()))?;
         self.0.save(key, base.as_ref(), &mine, end_ms(ttl)).await.map_err(|trouble| match trouble {
+        if base.as_ref().is_some_and(|base| !self.0.is_of(key, base)) {
+            return Err(UpdateError::Serialization(Trouble::Name { name: MARK }.into()));
+        }
             Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => {
                 UpdateError::Serialization(trouble.into())
             }

@@ -105,6 +105,11 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         Some(SessionKey::of(&[self.secret.as_ref()?.to_text().as_bytes(), key].concat()))
     }
 
+    /// Whether the mark was made here, of the session of this key.
+    pub(super) fn is_of(&self, key: SessionKey, mark: &Mark<V>) -> bool {
+        self.is_own(mark) && mark.key == *key.as_bytes()
+    }
+
     /// Whether the mark was made here.
     pub(super) fn is_own(&self, mark: &Mark<V>) -> bool {
         self.seal(&mark.key).is_some_and(|seal| *seal.as_bytes() == mark.seal)

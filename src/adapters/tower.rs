@@ -59,7 +59,8 @@ impl TowerStore {
     /// For the front half of a `CachingSessionStore` before another of these, which fills its cache through `save`: here a save of what was loaded fills it
     /// in, and any other save drops it, since only the store behind merges. It cannot keep a request in flight from filling in a session that was
     /// signed out or changed meanwhile, so give it short deadlines; a store of this crate needs no cache before it. Before one that is not of this crate it
-    /// drops a session at the first save; a cache that is not of this crate, before one that is, loses fields that are removed or set back.
+    /// drops a session at the first save; a cache that is not of this crate, before one that is, loses fields that are removed or set back. One that
+    /// outlives the process besides has its sessions' saves refused after it: empty it at the start.
     ///
     /// ```
     /// # use cloakroom::MemoryStore;
@@ -127,7 +128,11 @@ impl TowerSessionStore for TowerStore {
                 base.is_some_and(|base| base.fields == mine && date(base.expires_ms) == record.expiry_date);
             return if is_loaded { self.fill(record).await } else { self.drop_copy(&record.id).await };
         }
-        let saved = self.behind.save(Self::key(&record.id), base.as_ref(), &mine, millis(record.expiry_date));
+        let key = Self::key(&record.id);
+        if base.as_ref().is_some_and(|base| !self.behind.is_of(key, base)) {
+            return Err(Trouble::Name { name: MARK }.into());
+        }
+        let saved = self.behind.save(key, base.as_ref(), &mine, millis(record.expiry_date));
         Ok(saved.await?)
     }
 

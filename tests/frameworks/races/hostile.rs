@@ -149,6 +149,35 @@ async fn entry_of_the_stores_own_name_does_not_undo_what_others_save() {
     assert_eq!(store.load(&token).await.unwrap().unwrap()["credit"], "0");
 }
 
+/// A mark that is made up, or is one of another session of the same visitor, is no base to merge with.
+#[tokio::test]
+async fn mark_of_another_session_does_not_undo_what_others_save() {
+    let ours = MemoryStore::new();
+    let tower = Arc::new(TowerStore::new(ours.clone()));
+    let id = stored(&tower, &[("credit", 10)]).await;
+    let second = stored(&tower, &[("credit", 10), ("x", 1)]).await;
+    let of_second: Value = request(&tower, Some(second)).get(TOWER_MARK).await.unwrap().unwrap();
+    let mut made_up = of_second.clone();
+    made_up["key"] = json!(TowerStore::key(&id).as_bytes());
+    for (n, mark) in [of_second, made_up].into_iter().enumerate() {
+        let session = request(&tower, Some(id));
+        session.insert(TOWER_MARK, mark).await.unwrap();
+        session.insert("credit", 0).await.unwrap();
+        assert!(session.save().await.is_err(), "mark {n}");
+        assert_eq!(field(&tower, id, "credit").await, Some(10));
+    }
+
+    let (actix, ttl) = (ActixStore::new(ours), Duration::hours(1));
+    let new = async || actix.save(HashMap::from([("credit".into(), "10".into())]), &ttl).await.unwrap();
+    let (token, second) = (new().await, new().await);
+    let mut state = actix.load(&token).await.unwrap().unwrap();
+    let mark = actix.load(&second).await.unwrap().unwrap().remove(MARK).unwrap();
+    state.insert(MARK.into(), mark);
+    state.insert("credit".into(), "0".into());
+    assert!(actix.update(token.as_ref().to_owned().try_into().unwrap(), state, &ttl).await.is_err());
+    assert_eq!(actix.load(&token).await.unwrap().unwrap()["credit"], "10");
+}
+
 #[tokio::test]
 async fn value_that_is_saved_can_be_loaded_however_deep_it_is() {
     for depth in [1, 64, 126, 127, 128, 500] {

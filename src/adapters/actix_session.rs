@@ -32,8 +32,9 @@ type State = std::collections::HashMap<String, String>;
 /// flight while its session was purged saves nothing, and is no error. A session ends one `session_ttl` after its last save; with
 /// `TtlExtensionPolicy::OnEveryRequest` after the last request. An id is of 256 bits, and hashed before it is looked up.
 ///
-/// A new id for a session is a delete and a create: the owner it is bound to goes along, but a [`revoke`](SessionStore::revoke) between the two misses the
-/// new session. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
+/// A new id for a session is a delete and a create: the owner it is bound to goes along, unless all fields were cleared as well, but a
+/// [`revoke`](SessionStore::revoke) between the two misses the new session. Where the create is refused (a full disk, a limit), or the process ends between the two,
+/// the session has ended; a save that is tried again makes it, while this process lasts. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
 ///
 /// ```
 /// use cloakroom::{MemoryStore, actix_session::ActixStore};
@@ -103,10 +104,10 @@ impl ActixSessionStore for ActixStore {
         let Some(key) = key(&token) else { return Ok(token) };
         let (base, mine) =
             self.unmarked(state).map_err(|trouble| UpdateError::Serialization(trouble.into()))?;
-        self.0.save(key, base.as_ref(), &mine, end_ms(ttl)).await.map_err(|trouble| match trouble {
         if base.as_ref().is_some_and(|base| !self.0.is_of(key, base)) {
             return Err(UpdateError::Serialization(Trouble::Name { name: MARK }.into()));
         }
+        self.0.save(key, base.as_ref(), &mine, end_ms(ttl)).await.map_err(|trouble| match trouble {
             Trouble::Encode | Trouble::TooDeep | Trouble::Name { .. } => {
                 UpdateError::Serialization(trouble.into())
             }

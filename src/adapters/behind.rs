@@ -5,11 +5,11 @@
 //! - **The mark** says what was loaded, and when that ends. A save merges three ways: the mark is the base, the fields are mine, what is stored by now
 //!   is theirs. It is conditional on the version, and tried again.
 //! - **No mark** means that the handler cleared the session: everything is replaced.
-//! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session takes the last of it in one step, with
-//!   all that others had saved by then, and remembers it, once; the
-//!   create that follows merges into that. If somebody else signed out first, or meanwhile, nothing is remembered, and the new
-//!   session gets only what this request itself has set. Of two requests that cycle one id at once, each so carries only its own.
-//!   The list is of one adapter and its clones, and bounded. Owner and label go along, in the record that creates; a revocation between delete and create
+//! - **Cycling an id** is a delete, then a create with the fields that were loaded. A delete that ended a live session takes the last of it in one step,
+//!   with all that others had saved by then, and remembers it until a create that follows has merged into that. If somebody else signed out first, or
+//!   meanwhile, nothing is remembered, and the new session gets only what this request itself has set. Of two requests that cycle one id at once, each so
+//!   carries only its own. The list is of one adapter and its clones, and bounded; a process that ends between the two leaves neither session. Owner and
+//!   label go along, in the record that creates, but where the mark is gone nobody can tell which session it was; a revocation between delete and create
 //!   misses the new session. The mark's seal keeps a visitor who may name fields from asking for the last of somebody else's session.
 //! - **Deadlines.** An end that is earlier than the one that was loaded was meant to be earlier, and wins; a deadline that somebody else shortened
 //!   meanwhile stays; else the later of the two counts.
@@ -123,18 +123,15 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
         end_ms: u64,
         mut key: impl FnMut() -> Result<SessionKey, Error>,
     ) -> Result<(Fields<V>, Mark<V>), Trouble> {
-        let (fields, binding, end_ms) = match mark {
-            None => (mine, None, end_ms),
-            Some(base) => {
-                let last =
-                    self.is_own(&base).then(|| self.departed.lock().take(SessionKey::from_bytes(base.key)));
-                match last.flatten() {
-                    None => (merge(&base.fields, &mine, &Fields::new()), None, end_ms),
-                    Some(last) => {
-                        let end_ms = end_of(end_ms, last.expires_ms, Some(base.expires_ms));
-                        (merge(&base.fields, &mine, &decode(&last.payload)?), last.binding, end_ms)
-                    }
-                }
+        let cycled =
+            mark.as_ref().filter(|base| self.is_own(base)).map(|base| SessionKey::from_bytes(base.key));
+        let last = cycled.and_then(|key| self.departed.lock().last(key));
+        let (fields, binding, end_ms) = match (mark, last) {
+            (None, _) => (mine, None, end_ms),
+            (Some(base), None) => (merge(&base.fields, &mine, &Fields::new()), None, end_ms),
+            (Some(base), Some(last)) => {
+                let end_ms = end_of(end_ms, last.expires_ms, Some(base.expires_ms));
+                (merge(&base.fields, &mine, &decode(&last.payload)?), last.binding, end_ms)
             }
         };
         let payload = encode(&fields)?;
@@ -156,6 +153,10 @@ impl<V: Serialize + DeserializeOwned + PartialEq + Clone> Behind<V> {
                 }
             }
         };
+        // Not before: a create that was refused may be tried again.
+        if let Some(cycled) = cycled {
+            self.departed.lock().forget(cycled);
+        }
         let mark = self.mark(key, fields.clone(), end_ms);
         Ok((fields, mark))
     }

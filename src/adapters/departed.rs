@@ -1,7 +1,8 @@
 //! The sessions that a request ended and may create again under another id, with the last of each.
 //!
-//! Not a store: it is lost with the process, and then a new session has only what its own request set. Invariants: what is remembered is taken once; who
-//! ends a session that somebody else has ended already makes it forgotten; sessions and bytes are bounded, and the oldest go first.
+//! Not a store: it is lost with the process, and then a new session has only what its own request set. Invariants: what is remembered is had by one new
+//! session, and stays until that is made, so that a create which was refused may be tried again; who ends a session that somebody else has
+//! ended already makes it forgotten; sessions and bytes are bounded, and the oldest go first.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,6 +16,7 @@ const SESSIONS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 16 << 20;
 
 /// The last of a session.
+#[derive(Clone)]
 pub(super) struct Last {
     pub(super) payload: Bytes,
     pub(super) binding: Option<Binding>,
@@ -52,15 +54,14 @@ impl Departed {
         self.shrink();
     }
 
-    /// Somebody else has ended it, or nobody.
+    /// Somebody else has ended it, or nobody; or it goes on.
     pub(super) fn forget(&mut self, key: SessionKey) {
-        self.take(key);
+        let last = self.sessions.remove(&key).and_then(|(_, last)| last);
+        self.bytes -= last.map_or(0, |last| last.payload.len());
     }
 
-    pub(super) fn take(&mut self, key: SessionKey) -> Option<Last> {
-        let (_, last) = self.sessions.remove(&key)?;
-        self.bytes -= last.as_ref().map_or(0, |last| last.payload.len());
-        last
+    pub(super) fn last(&self, key: SessionKey) -> Option<Last> {
+        self.sessions.get(&key)?.1.clone()
     }
 
     fn shrink(&mut self) {
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_taken_once_and_an_end_that_another_makes_forgets_it() {
+    fn what_is_remembered_stays_until_it_goes_on_and_an_end_that_another_makes_forgets_it() {
         let mut departed = Departed::default();
         for ends_again in [false, true] {
             departed.begin(key(1));
@@ -94,11 +95,14 @@ mod tests {
             if ends_again {
                 departed.begin(key(1));
             }
-            let taken = departed.take(key(1));
-            assert_eq!(taken.map(|last| last.payload.len()), (!ends_again).then_some(5));
-            assert!(departed.take(key(1)).is_none());
+            for _ in ["refused", "tried again"] {
+                let last = departed.last(key(1));
+                assert_eq!(last.map(|last| last.payload.len()), (!ends_again).then_some(5));
+            }
+            departed.forget(key(1));
+            assert!(departed.last(key(1)).is_none());
             departed.finish(key(1), last(5));
-            assert!(departed.take(key(1)).is_none() && departed.bytes == 0);
+            assert!(departed.last(key(1)).is_none() && departed.bytes == 0);
         }
     }
 
@@ -108,7 +112,7 @@ mod tests {
         departed.begin(key(1));
         departed.begin(key(1));
         departed.finish(key(1), last(5));
-        assert!(departed.take(key(1)).is_none());
+        assert!(departed.last(key(1)).is_none());
     }
 
     #[test]
@@ -123,8 +127,8 @@ mod tests {
                     departed.sessions.len() <= departed.order.len() && departed.order.len() <= SESSIONS_MAX
                 );
             }
-            assert_eq!(departed.take(key(ends - 1)).is_some(), bytes <= BYTES_MAX);
-            assert!(departed.take(key(0)).is_none());
+            assert_eq!(departed.last(key(ends - 1)).is_some(), bytes <= BYTES_MAX);
+            assert!(departed.last(key(0)).is_none());
             let held: usize =
                 departed.sessions.values().flat_map(|(_, last)| last).map(|l| l.payload.len()).sum();
             assert_eq!(departed.bytes, held);

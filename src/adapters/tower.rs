@@ -25,8 +25,9 @@ const MARK: &str = "\0cloakroom";
 /// `Session::load` in between. One that starts afresh calls `Session::flush`: `Session::clear` keeps the id that the cookie has, and where no session has that
 /// id any more nothing is saved.
 ///
-/// A new id for a session is a delete and a create: the owner it is bound to goes along, but a [`revoke`](SessionStore::revoke) between the two misses the
-/// new session. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
+/// A new id for a session is a delete and a create: the owner it is bound to goes along, unless all fields were cleared as well, but a
+/// [`revoke`](SessionStore::revoke) between the two misses the new session. Where the create is refused (a full disk, a limit), or the process ends between the two,
+/// the session has ended; a save that is tried again makes it, while this process lasts. Two adapters over one store know nothing of each other's deletes, and then such a session brings only what its own request set: clone one.
 ///
 /// ```
 /// use cloakroom::MemoryStore;

@@ -151,6 +151,24 @@ async fn owner_goes_with_a_cycled_id_and_is_signed_out_everywhere() {
     assert!(store.load(&session.id().unwrap()).await.unwrap().is_none());
 }
 
+#[tokio::test]
+async fn cycled_session_that_is_refused_at_first_is_whole_when_it_is_saved_again() {
+    let options = Options { sessions_max: 1, anonymous_sessions_max: 1, ..Options::default() };
+    let (ours, owner) = (MemoryStore::with_options(options).unwrap(), OwnerKey::of(b"ada"));
+    let store = Arc::new(TowerStore::new(ours.clone()));
+    let id = stored(&store).await;
+    assert!(ours.bind(TowerStore::key(&id), Some(owner)).await.unwrap());
+    let cycles = request(&store, Some(id));
+    cycles.insert("c", 3).await.unwrap();
+    cycles.cycle_id().await.unwrap();
+    let other = stored(&store).await;
+    assert!(cycles.save().await.is_err(), "there is no room for two");
+    store.delete(&other).await.unwrap();
+    cycles.save().await.unwrap();
+    assert_eq!(fields(&store, cycles.id().unwrap()).await, [Some(1), Some(1), Some(3)]);
+    assert_eq!(ours.owned_count(owner).await.unwrap(), 1);
+}
+
 async fn end<S: SessionStore>(store: &Arc<S>, id: Id) -> OffsetDateTime {
     store.load(&id).await.unwrap().unwrap().expiry_date
 }

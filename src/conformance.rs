@@ -143,6 +143,14 @@ pub async fn contract(store: &dyn SessionStore) -> Checked {
         .that(second.is_some_and(|version| version != first.version), "a put does not change the version")?;
     let stale = store.put_if(key, "stale".into(), first.version).await;
     check.that(matches!(stale, Err(Error::Conflict { .. })), "a put at an old version is no conflict")?;
+    for (key, version) in [(key, first.version), (SessionKey::of(b"nobody's"), first.version)] {
+        let none = Lifetime::absolute(Duration::ZERO);
+        let when = When::VersionWith { version, lifetime: none, loaded: first.terms() };
+        let refused = store.write(key, "never".into(), when).await;
+        let is_so = matches!(refused, Err(Error::InvalidLifetime { .. }));
+        check
+            .that(is_so, "a lifetime that is none is not refused as that, whatever else stands against it")?;
+    }
     let soon = Lifetime::absolute(Duration::from_secs(60));
     let version = second.unwrap_or(first.version);
     check.done(

@@ -149,6 +149,9 @@ impl MemoryStore {
 
     fn write_now(&self, key: SessionKey, payload: Bytes, when: When) -> Result<Option<Version>, Error> {
         self.check_payload(&payload)?;
+        if let When::Absent(lifetime) | When::Always(lifetime) | When::VersionWith { lifetime, .. } = &when {
+            Deadlines::start(self.shared.clock.now(), lifetime)?;
+        }
         let (mut state, now) = self.enter()?;
         let there = state.live(&key, now).map(|s| (s.version, s.created_at, s.deadlines));
         let (owner, label) =
@@ -166,13 +169,8 @@ impl MemoryStore {
             (When::Present | When::Version(_), Some((_, created_at, deadlines))) => {
                 (created_at, deadlines.touched(now).unwrap_or(deadlines))
             }
-            (When::Absent(lifetime), there) => {
-                let deadlines = Deadlines::start(now, &lifetime)?;
-                if there.is_some() {
-                    return Err(Error::AlreadyExists);
-                }
-                (now, deadlines)
-            }
+            (When::Absent(_), Some(_)) => return Err(Error::AlreadyExists),
+            (When::Absent(lifetime), None) => (now, Deadlines::start(now, &lifetime)?),
             (When::Always(lifetime), there) => {
                 (there.map_or(now, |(_, created_at, _)| created_at), Deadlines::start(now, &lifetime)?)
             }
@@ -224,6 +222,7 @@ impl MemoryStore {
     }
 
     fn set_lifetime_now(&self, key: SessionKey, lifetime: &Lifetime) -> Result<bool, Error> {
+        Deadlines::start(self.shared.clock.now(), lifetime)?;
         let (mut state, now) = self.enter()?;
         let deadlines = Deadlines::start(now, lifetime)?;
         let live = state.live(&key, now).is_some();

@@ -72,6 +72,7 @@ impl MemoryStore {
         binding: Binding,
     ) -> Result<(), Error> {
         self.check_payload(&payload)?;
+        Deadlines::start(self.shared.clock.now(), lifetime)?;
         let (mut state, now) = self.enter()?;
         let deadlines = Deadlines::start(now, lifetime)?;
         if state.live(&key, now).is_some() {

@@ -160,6 +160,9 @@ impl SessionKey {
 
     /// A key whose 32 bytes are known, as [`as_bytes`](Self::as_bytes) gave them.
     ///
+    /// Bytes that come from elsewhere must be uniformly random, or a hash: a store tells keys apart by some of them, and of two keys that are alike in those
+    /// one takes the other's place. For a number or a name there is [`of`](Self::of).
+    ///
     /// ```
     /// # use cloakroom::SessionKey;
     /// let key = SessionKey::of(b"a");
@@ -174,7 +177,8 @@ impl SessionKey {
     ///
     /// ```
     /// # use cloakroom::SessionKey;
-    /// assert_eq!(SessionKey::from_bytes([7; 32]).as_bytes(), &[7; 32]);
+    /// let key = SessionKey::of(b"a");
+    /// assert_ne!(key.as_bytes(), SessionKey::of(b"b").as_bytes());
     /// ```
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; ID_BYTES] {

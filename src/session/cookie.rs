@@ -114,7 +114,9 @@ impl SessionCookie {
     /// ```
     #[must_use]
     pub fn lasting(mut self, lifetime: Lifetime) -> Self {
-        self.max_age = Some(lifetime.absolute_part().unwrap_or(MAX_AGE_MAX).min(MAX_AGE_MAX));
+        let age = lifetime.absolute_part().unwrap_or(MAX_AGE_MAX).min(MAX_AGE_MAX);
+        // A part of a second counts as a whole one: an age of none would remove the cookie.
+        self.max_age = Some(Duration::from_secs(age.as_secs() + u64::from(age.subsec_nanos() > 0)));
         self
     }
 
@@ -264,6 +266,8 @@ mod tests {
         let s = Duration::from_secs;
         for (lifetime, seconds) in [
             (Lifetime::absolute(s(60)), 60),
+            (Lifetime::absolute(Duration::from_millis(500)), 1),
+            (Lifetime::absolute(Duration::from_millis(59_001)), 60),
             (Lifetime::idle(s(9)).and_absolute(s(90)), 90),
             (Lifetime::idle(s(9)), 400 * 86_400),
             (Lifetime::absolute(Duration::MAX), 400 * 86_400),

@@ -65,7 +65,7 @@
 //!
 //! | event | what happens |
 //! |---|---|
-//! | the wall clock steps, back or forward, while the store runs | nothing: a running store goes by a clock that never steps and counts suspended time |
+//! | the wall clock steps, back or forward, while the store runs | nothing: a running store goes by a clock that never steps and counts suspended time. Behind a framework, which names ends by the wall clock, sessions last as long as was asked for, but of two requests at once that give one session other ends the longer may win, until the store is opened with the clocks in step |
 //! | the machine is suspended | sessions end at their instant all the same |
 //! | the wall clock is behind when the store opens | the store's time goes on from the last one that was written down; no session comes back, and none ends early: all live longer by as much as the clock is behind |
 //! | it is more than a day ahead of the last time written down | sessions past their deadline are absent, and for an hour, or until an open that is an hour later, they are not removed and no time is written down: if the clock is set right by then and the store opened again, they are back. This is the only way in which a session comes back. Until then the expired take space and count against the limits, and what is created or used lives longer by as much as the clock was ahead. A store that was closed for more than a day begins so too |

@@ -12,7 +12,9 @@
 //!   label go along, in the record that creates, but where the mark is gone nobody can tell which session it was; a revocation between delete and create
 //!   misses the new session. The mark's seal keeps a visitor who may name fields from asking for the last of somebody else's session.
 //! - **Deadlines.** An end that is earlier than the one that was loaded was meant to be earlier, and wins; a deadline that somebody else shortened
-//!   meanwhile stays; else the later of the two counts.
+//!   meanwhile stays; else the later of the two counts. A framework names ends by the wall clock, and what was loaded ends in store time: while the two
+//!   differ, a session still lives as long as was asked for, but what is earlier is mistaken by the difference. With the wall clock behind, a save in
+//!   flight undoes a shortening of somebody else; with it ahead, a shortening by less than that is none.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;

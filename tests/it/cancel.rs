@@ -224,13 +224,14 @@ fn save_of_what_another_has_only_staged_is_not_acknowledged_before_that_is_synce
 #[test]
 fn delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced() {
     type End = for<'a> fn(&'a LogStore) -> Answer<'a, ()>;
+    type Again = fn(&LogStore) -> bool;
     let ends: [(&str, End); 4] = [
         ("take", |store| Pending::new(async { store.take(key()).await.map(|_| ()) })),
         ("delete", |store| Pending::new(async { store.delete(key()).await.map(|_| ()) })),
         ("rotate", |store| Pending::new(async { store.rotate(key()).await.map(|_| ()) })),
         ("revoke", |store| store.revoke(Whose::Everybody, None)),
     ];
-    let again: [(&str, fn(&LogStore) -> bool); 2] = [
+    let again: [(&str, Again); 2] = [
         ("delete", |store| run(store, store.delete(key())).unwrap().unwrap()),
         ("take", |store| run(store, store.take(key())).unwrap().unwrap().is_some()),
     ];

@@ -244,8 +244,14 @@ fn session_that_becomes_anothers_at_any_reading_of_the_clock_within_a_sign_in_do
     );
 }
 
+/// Does it; says whether it found the session.
+type Change = fn(&LogStore) -> bool;
+
+/// Whether it is to be seen of a session.
+type Seen = fn(&Stored) -> bool;
+
 /// What finds the session says so with session 9; and what is to be seen of it in what a take gives.
-const CHANGES: [(&str, fn(&LogStore) -> bool, fn(&Stored) -> bool); 3] = [
+const CHANGES: [(&str, Change, Seen); 3] = [
     (
         "put",
         |store| now(store.put(key(1), "late".into())).unwrap().is_some(),

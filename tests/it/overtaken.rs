@@ -21,6 +21,7 @@ use crate::owned::{ann, bob, count, key, label_of, open, options, there};
 use crate::refuted::{now, poll};
 
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));
+const MINUTE: Lifetime = Lifetime::idle(Duration::from_secs(60));
 
 /// Longer than any other thread takes that is not waiting for this one.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -244,46 +245,39 @@ fn session_that_becomes_anothers_at_any_reading_of_the_clock_within_a_sign_in_do
     );
 }
 
-/// Does it; says whether it found the session.
-type Change = fn(&LogStore) -> bool;
-
 /// Whether it is to be seen of a session.
 type Seen = fn(&Stored) -> bool;
 
-/// What finds the session says so with session 9; and what is to be seen of it in what a take gives.
-const CHANGES: [(&str, Change, Seen); 3] = [
-    (
-        "put",
-        |store| now(store.put(key(1), "late".into())).unwrap().is_some(),
-        |taken| taken.payload == "late",
-    ),
-    ("bind", |store| now(store.bind(key(1), Some(bob()))).unwrap(), |taken| taken.owner == Some(bob())),
-    (
-        "set_lifetime",
-        |store| now(store.set_lifetime(key(1), Lifetime::idle(Duration::from_secs(60)))).unwrap(),
-        |taken| taken.idle == Some(Duration::from_secs(60)),
-    ),
+const CHANGES: [(Named, Seen); 3] = [
+    (("put", |store| assert!(now(store.put(key(1), "late".into())).unwrap().is_some())), |taken| {
+        taken.payload == "late"
+    }),
+    (("bind", |store| assert!(now(store.bind(key(1), Some(bob()))).unwrap())), |taken| {
+        taken.owner == Some(bob())
+    }),
+    (("set_lifetime", |store| assert!(now(store.set_lifetime(key(1), MINUTE)).unwrap())), |taken| {
+        taken.idle == Some(Duration::from_secs(60))
+    }),
 ];
 
 #[test]
-fn take_gives_what_came_at_any_reading_of_the_clock_within_it_or_that_found_nobody() {
-    for (at, (name, _, is_seen)) in CHANGES.into_iter().enumerate() {
-        let taken = Mutex::new(None);
-        at_every_reading(
-            |store| now(store.create_as(key(1), "x".into(), DAY)).unwrap(),
-            |store| *taken.lock().unwrap() = now(store.take(key(1))).unwrap(),
-            [change::<0>, change::<1>, change::<2>][at],
-            |store, reading| {
-                let taken = taken.lock().unwrap().take().expect("it was live");
-                assert_eq!(is_seen(&taken), there(store, 9), "{name} at reading {reading}");
-                assert!(!there(store, 1));
-            },
-        );
-    }
-}
-
-fn change<const N: usize>(store: &LogStore) {
-    if CHANGES[N].1(store) {
-        now(store.create_as(key(9), "x".into(), DAY)).unwrap();
+fn take_that_waits_for_room_gives_what_others_do_meanwhile() {
+    for ((name, change), is_seen) in CHANGES {
+        let options = Options { segment_bytes: 1 << 20, unwritten_bytes_max: 64 << 10, ..options().0 };
+        let store = open(&SimDisk::new(1), &options).at(Durability::Buffered);
+        now(store.create_as(key(1), "x".into(), DAY)).unwrap();
+        // All the room that there is for what is not written yet, to the last header.
+        let is_taken = |n, len| poll(&mut pin!(store.create_as(key(n), vec![1; len].into(), DAY))).is_some();
+        for (from, len) in [(100, 2_000), (200, 0)] {
+            assert!((from..from + 100).any(|n| !is_taken(n, len)));
+        }
+        assert!((100..300).any(|n| poll(&mut pin!(store.delete(key(n)))).is_none()));
+        let mut waits = pin!(store.take(key(1)));
+        assert!(poll(&mut waits).is_none(), "it has read, and waits");
+        store.step();
+        change(&store);
+        let taken = after_steps(&store, waits).unwrap().expect("it was live");
+        assert!(is_seen(&taken), "{name}: {taken:?}");
+        assert!(!there(&store, 1));
     }
 }

@@ -106,7 +106,7 @@ pub trait SessionStore: Send + Sync + 'static {
     fn delete(&self, key: SessionKey) -> Answer<'_, bool>;
 
     /// [`delete`](Self::delete) that gives the last of the session, with all that was acknowledged before; `None` if it was not live. Dropped before it
-    /// is ready it may have happened all the same.
+    /// is ready it may have happened all the same. The stores here do it in one step; by default it is a read and a delete, which miss what is written between.
     ///
     /// # Errors
     ///
@@ -119,7 +119,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// assert!(store.get(id.key(), Access::Peek).await?.is_none());
     /// # Ok(()) }
     /// ```
-    fn take(&self, key: SessionKey) -> Answer<'_, Option<Stored>>;
+    fn take(&self, key: SessionKey) -> Answer<'_, Option<Stored>> {
+        Pending::new(async move {
+            let last = self.get(key, Access::Peek).await?;
+            Ok(if self.delete(key).await? { last } else { None })
+        })
+    }
 
     /// Moves the session to a fresh id, which it gives; the old key is dead at once, in the same log record. Do this when somebody signs in.
     /// `None` if the session was not live. Dropped before it is ready it may have happened all the same, and the id that it would have given is lost.
@@ -308,8 +313,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// What happens to sessions from now on, told as it happens. It costs nothing while nobody listens.
     ///
     /// ```
-    /// # use cloakroom::{Event, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use cloakroom::{Event, Lifetime, MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let store = MemoryStore::new();
     /// let mut events = store.events();
     /// let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
@@ -360,8 +364,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Randomness`], and those of [`write`](Self::write).
     ///
     /// ```
-    /// # use cloakroom::{Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{Lifetime, MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// let lifetime = Lifetime::idle(std::time::Duration::from_secs(1800));
     /// let id = MemoryStore::new().create("hello".into(), lifetime).await?;
     /// # Ok(()) }
@@ -381,8 +384,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Randomness`], and those of [`create_owned_as`](Self::create_owned_as).
     ///
     /// ```
-    /// # use cloakroom::{Access, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, minute) = (MemoryStore::new(), Lifetime::idle(std::time::Duration::from_secs(60)));
+    /// # use cloakroom::{Access, Binding, Label, Lifetime, MemoryStore, OwnerKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let (store, minute) = (MemoryStore::new(), Lifetime::idle(std::time::Duration::from_secs(60)));
     /// let ann = Binding::to(OwnerKey::of(b"ann")).labelled(Label::cut("phone"));
     /// let id = store.create_owned("x".into(), minute, ann).await?;
     /// assert_eq!(store.get(id.key(), Access::Peek).await?.unwrap().label.as_str(), "phone");
@@ -403,8 +405,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::AlreadyExists`] if a live session has the key, and those of [`write`](Self::write).
     ///
     /// ```
-    /// # use cloakroom::{Error, Lifetime, MemoryStore, SessionKey, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
+    /// # use cloakroom::{Error, Lifetime, MemoryStore, SessionKey, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> {
     /// let (store, key) = (MemoryStore::new(), SessionKey::of(b"the framework's id"));
     /// let lifetime = Lifetime::idle(std::time::Duration::from_secs(1800));
     /// store.create_as(key, "a".into(), lifetime).await?;
@@ -439,8 +440,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`Error::Conflict`] if it is at another, and those of [`write`](Self::write).
     ///
     /// ```
-    /// # use cloakroom::{Access, Error, Lifetime, MemoryStore, SessionStore};
-    /// # #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
+    /// # use cloakroom::{Access, Error, Lifetime, MemoryStore, SessionStore}; #[tokio::main] async fn main() -> Result<(), cloakroom::Error> { let store = MemoryStore::new();
     /// # let id = store.create("x".into(), Lifetime::idle(std::time::Duration::from_secs(60))).await?;
     /// let read = store.get(id.key(), Access::Peek).await?.unwrap();
     /// store.put(id.key(), "somebody else".into()).await?;

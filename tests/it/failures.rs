@@ -196,7 +196,7 @@ fn copies_of_torn_ends_give_their_room_to_an_open_that_has_none() {
         assert_eq!(life.disk.names().into_iter().find(is_torn), None);
         life.disk.space_bytes(u64::MAX);
         if round == 1 {
-            life.disk.set_contents("torn-00000001-00000040.bin", &[7; TORN_BYTES]);
+            life.disk.set_contents("torn-00000001-00000040.bin", &vec![7; TORN_BYTES]);
         }
         drive(&store, store.close()).unwrap().unwrap();
         life.end(End::Kill);

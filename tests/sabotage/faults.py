@@ -175,8 +175,8 @@ FAULTS = [
     Fault(
         "a lost manifest is not missed",
         "src/engine/open.rs",
-        "        if holds_groups(&whole(disk, name).map_err(read)?, &header) {",
-        "        if header.id != id && holds_groups(&whole(disk, name).map_err(read)?, &header) {",
+        "        if holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {",
+        "        if header.id != id && holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {",
         "lost_manifest_is_refused_while_there_are_segments_with_groups",
     ),
     # Compaction.
@@ -459,8 +459,8 @@ FAULTS = [
     Fault(
         "a delete that finds nobody does not wait for what has ended the session",
         "src/engine/write.rs",
-        "        if !was_live && durability != Durability::Buffered {",
-        "        if !was_live && durability == Durability::Buffered {",
+        "        if durability == Durability::Buffered { Ok(()) } else { self.flush().await }",
+        "        if durability != Durability::Buffered { Ok(()) } else { self.flush().await }",
         "delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced",
     ),
     Fault(
@@ -497,6 +497,27 @@ FAULTS = [
         "    if end.scanned.last {",
         "    if end.scanned.last && end.cut == 0 {",
         "list_without_the_segment_that_the_stream_went_on_in_is_refused",
+    ),
+    Fault(
+        "a save that finds its change made by another does not wait for it",
+        "src/session/save.rs",
+        "                store.flush().await?;\n",
+        "",
+        "save_of_what_another_has_only_staged",
+    ),
+    Fault(
+        "a take gives what it read though that was replaced",
+        "src/engine/write.rs",
+        "            let is_as_read = |live: Option<&Entry>| live.map(|entry| entry.version) == version;",
+        "            let is_as_read = |live: Option<&Entry>| live.is_some() == version.is_some();",
+        "take_that_waits_for_room_gives_what_others_do_meanwhile",
+    ),
+    Fault(
+        "a copy sets aside for each class what is expected of all",
+        "src/engine/compact/copier.rs",
+        "        let bytes = copy_bytes(self.expected[class].max(len.into()));",
+        "        let bytes = copy_bytes(self.expected.iter().sum::<u64>().max(u64::from(len) + class as u64));",
+        "copies_of_every_class_set_aside_no_more_than_they_take",
     ),
     Fault(
         "a copy of an older list is left where none can be written",

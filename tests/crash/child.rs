@@ -52,26 +52,27 @@ pub fn number_in(payload: &[u8]) -> u64 {
     u64::from_le_bytes(words[0])
 }
 
-/// Writes until it is killed.
-pub fn run(folder: &str, life: u64, seed: u64) {
+/// Writes until it is killed; all of it at `Sync`, if that is asked for.
+pub fn run(folder: &str, life: u64, seed: u64, sync: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let patience = Duration::from_secs(30);
         let store = Arc::new(LogStore::open_wait(folder, options(), patience).await.unwrap());
         let tasks: Vec<_> =
-            (0..TASKS).map(|task| tokio::spawn(write(Arc::clone(&store), life, task, seed))).collect();
+            (0..TASKS).map(|task| tokio::spawn(write(Arc::clone(&store), life, task, seed, sync))).collect();
         for task in tasks {
             task.await.unwrap();
         }
     });
 }
 
-async fn write(store: Arc<LogStore>, life: u64, task: u64, seed: u64) {
+async fn write(store: Arc<LogStore>, life: u64, task: u64, seed: u64, sync: bool) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_mul(1_000_003) ^ (life * TASKS + task));
     for operation in 1..OPERATIONS_MAX {
         let own = task * KEYS_OF_A_TASK + rng.random_range(0..KEYS_OF_A_TASK);
         let durability = match rng.random_range(0..4) {
             0 => Durability::Sync,
+            _ if sync => Durability::Sync,
             _ => Durability::Interval(Durability::INTERVAL_DEFAULT),
         };
         let store = store.at(durability);

@@ -5,10 +5,13 @@
 //! the parent opens the folder and compares it with the lines. Sessions that had an operation begun and not acknowledged may be in
 //! either state.
 //!
-//! `CLOAKROOM_SEED` replays the moments and the operations (not how threads interleave); `CLOAKROOM_KILLS` sets how often it is killed.
+//! `CLOAKROOM_SEED` replays the moments and the operations (not how threads interleave); `CLOAKROOM_KILLS` sets how often it is killed, and
+//! `CLOAKROOM_LOSSES` how often the [`power`] goes.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
 
 mod child;
+#[cfg(target_os = "linux")]
+mod power;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -48,7 +51,7 @@ fn number(name: &str, own: u64) -> u64 {
 #[test]
 fn killed_process_leaves_what_it_said_was_acknowledged() {
     if let Ok(folder) = std::env::var(FOLDER) {
-        return child::run(&folder, number(LIFE, 0), number(SEED, SEED_OWN));
+        return child::run(&folder, number(LIFE, 0), number(SEED, SEED_OWN), false);
     }
     let seed = number(SEED, SEED_OWN);
     println!("{SEED}={seed}");
@@ -74,12 +77,7 @@ fn one_life(
     delay: Duration,
     known: &mut BTreeMap<u64, Known>,
 ) -> usize {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed_process_leaves_what_it_said_was_acknowledged", "--nocapture"])
-        .envs([(FOLDER, folder.as_os_str()), (LIFE, life.to_string().as_ref())])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start("killed_process_leaves_what_it_said_was_acknowledged", folder, life);
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut acknowledged = 0;
     for line in said.by_ref().take(lines) {
@@ -91,6 +89,16 @@ fn one_life(
         acknowledged += usize::from(note(&line, known));
     }
     acknowledged
+}
+
+/// The child of a test, whose words are to be read.
+fn start(test: &str, folder: &Path, life: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .envs([(FOLDER, folder.as_os_str()), (LIFE, life.to_string().as_ref())])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn kill_after(child: &mut Child, delay: Duration) {

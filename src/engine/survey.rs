@@ -33,6 +33,9 @@ use super::recover::holds_groups;
 /// Bytes that are read at a time where the device cannot read a file whole.
 const BLOCK_BYTES: usize = 4 << 10;
 
+/// What is wrong with a file that may be all there is of a store.
+const HEADLESS: &str = "its header is damaged, and no manifest lists it";
+
 /// What there is in a folder.
 pub(super) struct Survey {
     /// The list to go by; its next id is above that of every file.
@@ -76,7 +79,14 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     let mut is_foreign = false;
     if survey.manifest.segments.is_empty() {
         for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {
-            is_foreign |= is_of_another(disk, name, &survey.manifest)?;
+            match passed_over(disk, name, &survey.manifest)? {
+                Newer::Foreign => is_foreign = true,
+                Newer::Doubtful => {
+                    survey.damages.add(name, 0, HEADLESS);
+                    survey.is_lost = true;
+                }
+                Newer::Nothing | Newer::Stream(_) | Newer::Unread => {}
+            }
         }
     }
     for (id, name) in survey.files.range(next..) {
@@ -85,7 +95,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
             Newer::Stream(header) => survey.newer.push(header),
             Newer::Doubtful => {
                 if survey.manifest.segments.is_empty() && survey.is_current {
-                    survey.damages.add(name, 0, "its header is damaged, and no manifest lists it");
+                    survey.damages.add(name, 0, HEADLESS);
                     survey.is_lost = true;
                 }
                 survey.doubtful.push(*id);
@@ -159,12 +169,24 @@ fn files(names: &[String]) -> BTreeMap<SegmentId, String> {
     files
 }
 
-/// Whether a segment that an empty list does not know has the header of another store.
-fn is_of_another(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<bool, OpenError> {
+/// What a segment is that an empty list does not know, though it counts its id as given.
+fn passed_over(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<Newer, OpenError> {
     let file = disk.open(name).map_err(OpenError::io(format!("open {name}")))?;
     let front = read_file(&*file, SEGMENT_HEADER_BYTES.into(), |_| {});
     let front = front.map_err(OpenError::io(format!("read {name}")))?;
-    Ok(SegmentHeader::decode(&front).is_ok_and(|header| header.store != manifest.store))
+    match SegmentHeader::decode(&front) {
+        Ok(header) if header.store != manifest.store => Ok(Newer::Foreign),
+        Err(Invalid::Unknown(found)) => {
+            Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() })
+        }
+        Err(_) if !is_blank(&front) => Ok(Newer::Doubtful),
+        _ => Ok(Newer::Nothing),
+    }
+}
+
+/// Whether nothing was ever written to a file that begins so: a header is synced before anything else is written.
+fn is_blank(front: &[u8]) -> bool {
+    front.len() < SEGMENT_HEADER_BYTES as usize || front.iter().all(|byte| *byte == 0)
 }
 
 fn classify(
@@ -190,10 +212,7 @@ fn classify(
         Err(Invalid::Unknown(found)) => {
             return Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() });
         }
-        // A header is synced before anything else is written.
-        _ if front.len() < SEGMENT_HEADER_BYTES as usize || front.iter().all(|byte| *byte == 0) => {
-            return Ok(Newer::Nothing);
-        }
+        _ if is_blank(&front) => return Ok(Newer::Nothing),
         _ => return Ok(Newer::Doubtful),
     };
     let is_ours = header.store == manifest.store;

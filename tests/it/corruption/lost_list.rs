@@ -464,3 +464,20 @@ fn damaged_header_is_told_where_the_only_list_is_lost() {
         assert!(open(&disk, &life.options).unwrap().is_empty());
     }
 }
+
+#[test]
+fn damaged_header_is_told_where_the_list_is_of_nothing() {
+    let store = whole(50, 3, End::Close);
+    let names = store.disk.names();
+    let mut segment = store.disk.contents(names.iter().find(|name| is_segment(name)).unwrap()).unwrap();
+    store.disk.remove("MANIFEST").unwrap();
+    store.disk.remove("MANIFEST.copy").unwrap();
+    assert_eq!(salvage(&store.disk, &store.options).unwrap().sessions_kept, 0);
+    segment[61] ^= 1;
+    store.disk.set_contents("00000001.seg", &segment);
+    let before = files(&store.disk);
+    assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
+    assert!(files(&store.disk) == before && !verify(&store.disk, &store.options).is_sound());
+    salvage(&store.disk, &store.options).unwrap();
+    assert!(observe(&open(&store.disk, &store.options).unwrap(), &store.keys).is_empty());
+}

@@ -124,7 +124,7 @@ pub fn judge(disk: &SimDisk, options: &Options, keys: &[SessionKey], last: &Sess
         Err(OpenError::Damaged { folder, file, cure, .. }) => {
             assert!(files(&strictly) == before, "a refused open changed a file");
             assert!(!file.is_empty() && !folder.is_empty() && cure.contains("salvage"), "{file}");
-            assert!(!verified.is_sound() && !verified.damage.is_empty(), "refused, and said to be sound");
+            assert!(!verified.is_sound() && !verified.damage.is_empty(), "{file}: refused, and {verified:?}");
             for (key, stored) in &certain {
                 let was = last.get(key);
                 assert!(

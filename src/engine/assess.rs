@@ -27,7 +27,8 @@
 //! 8. The *end of the stream* is judged as an open judges it (see [`recover`](super::recover)): where no surviving byte says that more was on the
 //!    device, it is a torn end. Else every segment of it is read to its last group, each hole counts, and so does an end that does not hand over
 //!    to the next. A segment that is missing behind an end that others prove was never reached: a group is on the device only if all
-//!    before it are. A *torn end beside damage* has no bound: on a device that damages, it may be damage as well.
+//!    before it are. A *torn end beside damage* has no bound: on a device that damages, it may be damage as well; nor has one that ends in a
+//!    record that is damaged, above the last place that a group says was on the device, though zeros follow.
 //! 9. A *list that is not current* (see [`survey`](super::survey)): the segments that are newer go on its stream, and each must begin with the number
 //!    at which the one before ended, else something is missing between them. A newer copy is judged as in 6. Without a list L is infinite.
 //!
@@ -313,13 +314,17 @@ impl Assessment {
         };
         let end = Position { segment: tails[reached].header.id, offset: tails[reached].scanned.end };
         let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, &tail.header));
-        let ends: Vec<u32> = if claimed_behind(behind, end.offset) > Some(end) {
+        let claimed = claimed_behind(behind, end.offset).filter(|claimed| *claimed > end);
+        let ends: Vec<u32> = if claimed.is_some() {
             let last = tails.iter().map(|tail| last_group(&tail.bytes, &tail.header)).collect::<Vec<_>>();
             let reached = last.iter().rposition(|end| *end > SEGMENT_HEADER_BYTES).unwrap_or(reached);
             last[..=reached].to_vec()
         } else {
             tails[..=reached].iter().map(|tail| tail.scanned.end).collect()
         };
+        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {
+            self.lost = Seq(u64::MAX);
+        }
         self.count_torn(&tails[ends.len() - 1..], ends[ends.len() - 1]);
         let mut handed_over: Option<(SegmentId, Seq)> = None;
         for (at, tail) in tails.iter().enumerate().take(ends.len()) {
@@ -371,6 +376,20 @@ impl Assessment {
             self.lost = Seq(u64::MAX);
         }
     }
+}
+
+/// Whether something is missing above the last place that was said to be on the device: that may be a torn end, and what was behind it gone too.
+fn is_spoilt_from(tails: &[Tail], ends: &[u32], claimed: Position) -> bool {
+    let above = tails.iter().zip(ends).filter(|(tail, _)| tail.header.id >= claimed.segment);
+    above.into_iter().any(|(tail, end)| {
+        let from = if tail.header.id == claimed.segment { claimed.offset } else { SEGMENT_HEADER_BYTES };
+        let mut is_spoilt = false;
+        walk(&tail.bytes[..tail.bytes.len().min(*end as usize)], &tail.header, |found| {
+            is_spoilt |=
+                matches!(found, Found::Spoilt { offset, .. } | Found::Hole { offset, .. } if offset >= from);
+        });
+        is_spoilt
+    })
 }
 
 fn position(at: usize) -> u32 {

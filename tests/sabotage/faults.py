@@ -520,6 +520,13 @@ FAULTS = [
         "copies_of_every_class_set_aside_no_more_than_they_take",
     ),
     Fault(
+        "an end that was wiped out is taken for the end beside damage too",
+        "src/engine/assess.rs",
+        "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {",
+        "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &[], claimed)) {",
+        "end_that_was_wiped_out_beside_damage_leaves_nobody",
+    ),
+    Fault(
         "a copy of an older list is left where none can be written",
         "src/engine/catalog.rs",
         "    if !matches!(copied, Some(Ok(()))) {",

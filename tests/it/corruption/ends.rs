@@ -121,3 +121,19 @@ fn torn_end_beside_damage_leaves_nobody() {
         "what was torn may have been damaged, and have ended anybody"
     );
 }
+
+/// What was wiped out from the midst of the last record on may have gone on behind it.
+#[test]
+fn end_that_was_wiped_out_beside_damage_leaves_nobody() {
+    let (disk, options, _) = turned(FIRST, true);
+    let (name, at) = find(&disk, 2);
+    disk.flip_bit(name, at, 0).unwrap();
+    assert_eq!(proven(&disk, &options, &[]).len(), usize::from(FIRST) - 1, "one payload alone");
+    let (_, last) = find(&disk, FIRST - 1);
+    let mut bytes = disk.contents(name).unwrap();
+    bytes[usize::try_from(last).unwrap() + 1_000..].fill(0);
+    disk.set_contents(name, &bytes);
+    assert!(open(&disk, &options).is_err());
+    assert_eq!(verify(&disk, &options).torn_bytes, 0, "nothing but zeros is behind it");
+    assert!(proven(&disk, &options, &[]).is_empty());
+}

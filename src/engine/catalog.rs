@@ -5,11 +5,13 @@
 //! 1. `MANIFEST.new` is written and synced under a name that nobody reads: a crash leaves the old list.
 //! 2. `MANIFEST.copy` gets the same bytes, synced, for salvage alone; no open reads it, so its own loss costs nothing. A crash here leaves it beside
 //!    the old list: it names segments that are all there, and nothing was done upon it yet. One that cannot be written is removed, so none that is
-//!    older than the list stays. It tells that a list was durable once: the first list of a life may replace one that a crash takes back, so it
-//!    has a copy only if it names a segment that was sealed, which takes a list that was durable.
+//!    older than the list stays. It tells that a list was durable once: the first list of a life may replace one that a crash takes back, so unless
+//!    it names a segment that was sealed, which takes a list that was durable, its copy is made behind step 4.
 //! 3. The rename is atomic: the old list or the new one, each whole and synced.
 //! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
 //!    is never durable before the list that allows it.
+//!
+//! 5. Whoever syncs the folder asks the catalog, and so does who changes the list: behind a failure on any thread each of them fails.
 //!
 //! The new list names only segments whose files and folder entries are synced (the caller's duty), and what it leaves out is
 //! unlinked only afterwards: both lists describe a whole store.
@@ -58,12 +60,26 @@ struct List {
     next_segment: u32,
     /// It was replaced in this life, so it is on the device.
     is_durable: bool,
+    /// A sync of the folder failed, or a rename in it.
+    is_unknown: bool,
+}
+
+impl List {
+    /// Syncs the folder, unless that failed before: it may have let go of names then, and say nothing of that now.
+    fn sync_folder(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        if self.is_unknown {
+            return Err(io::Error::other(
+                "an earlier change of the folder failed, and what it has kept is not known",
+            ));
+        }
+        disk.sync_folder().inspect_err(|_| self.is_unknown = true)
+    }
 }
 
 impl Catalog {
     pub(crate) fn new(disk: Arc<dyn Disk>, manifest: Manifest) -> Self {
         let next_segment = manifest.next_segment;
-        Self { disk, list: Mutex::new(List { manifest, next_segment, is_durable: false }) }
+        Self { disk, list: Mutex::new(List { manifest, next_segment, is_durable: false, is_unknown: false }) }
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {
@@ -96,6 +112,12 @@ impl Catalog {
         id.0 < self.list.lock().next_segment
     }
 
+    /// Makes the names in the folder durable. All who need that ask here: one failure ends it for each of them, whichever thread it
+    /// met, since what another is about to list may be among what was let go.
+    pub(crate) fn sync_folder(&self) -> io::Result<()> {
+        self.list.lock().sync_folder(&*self.disk)
+    }
+
     /// Replaces the list, durably. `time` and `next_seq` go with it.
     pub(crate) fn change(
         &self,
@@ -104,6 +126,9 @@ impl Catalog {
         change: impl FnOnce(&mut Manifest),
     ) -> Result<(), Unchanged> {
         let mut list = self.list.lock();
+        if list.is_unknown {
+            return Err(Unchanged::Unknown(io::Error::other("an earlier change of the folder failed")));
+        }
         let mut next = list.manifest.clone();
         next.next_segment = list.next_segment;
         next.mark_ms = next.mark_ms.max(time.as_millis());
@@ -111,14 +136,23 @@ impl Catalog {
         change(&mut next);
         next.segments.sort_unstable_by_key(|listed| listed.id);
         let has_copy = list.is_durable || next.segments.iter().any(|listed| listed.seal.is_some());
-        replace(&*self.disk, &next, has_copy)?;
+        write(&*self.disk, &next, has_copy)?;
+        self.disk.rename(MANIFEST_NEW, MANIFEST).map_err(|e| {
+            list.is_unknown = true;
+            Unchanged::Unknown(e)
+        })?;
+        list.sync_folder(&*self.disk).map_err(Unchanged::Unknown)?;
+        if !has_copy && let Err(e) = write_new(&*self.disk, MANIFEST_COPY, &next.encode(), true) {
+            tracing::debug!(error = %e, "the list has no copy");
+        }
         list.manifest = next;
         list.is_durable = true;
         Ok(())
     }
 }
 
-fn replace(disk: &dyn Disk, next: &Manifest, has_copy: bool) -> Result<(), Unchanged> {
+/// Writes the list under its other names.
+fn write(disk: &dyn Disk, next: &Manifest, has_copy: bool) -> Result<(), Unchanged> {
     let bytes = next.encode();
     let written = match write_new(disk, MANIFEST_NEW, &bytes, true) {
         // The copy gives its room to the list, so that a store on a full disk can still let go of segments.
@@ -133,8 +167,7 @@ fn replace(disk: &dyn Disk, next: &Manifest, has_copy: bool) -> Result<(), Uncha
         tracing::debug!(?copied, "the list has no copy");
         remove_copy(disk);
     }
-    disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;
-    disk.sync_folder().map_err(Unchanged::Unknown)
+    Ok(())
 }
 
 /// Removes a copy that is not of the list which counts.

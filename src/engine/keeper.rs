@@ -224,7 +224,7 @@ impl Engine {
             made => made,
         };
         match made {
-            Ok(spare) => match self.disk.sync_folder() {
+            Ok(spare) => match self.catalog.sync_folder() {
                 Ok(()) => return Some(spare),
                 Err(e) => self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new()),
             },

@@ -315,7 +315,7 @@ fn start(
     let doubted = catalog.read(Manifest::doubted);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, doubted));
     let (reserve, active) = begin_stream(&disk, &options, &catalog, thrift).map_err(write)?;
-    disk.sync_folder().map_err(unknown)?;
+    catalog.sync_folder().map_err(unknown)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);

@@ -13,6 +13,7 @@ use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{Durability, Lifetime, LogStore, SessionKey, SessionStore, When, Work};
 
 use crate::copies::is_segment;
+use crate::failures::full::at_once;
 use crate::support::history::{Op, Step, history};
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, SEGMENT_BYTES, drive};
@@ -39,6 +40,10 @@ fn turn(life: &mut Life) {
     for n in 0..14_u8 {
         assert!(life.delete(SessionKey::of(&[n, 1]), Durability::Sync));
     }
+}
+
+fn is_poisoned(store: &LogStore) -> bool {
+    matches!(drive(store, store.flush()), Some(Err(cloakroom::Error::Poisoned { .. })))
 }
 
 #[test]
@@ -315,4 +320,57 @@ fn compaction_that_fails_loses_nothing_and_leaves_nothing_behind() {
             life.again(End::PowerLoss);
         }
     }
+}
+
+/// A sync of the folder that fails on one thread lets go of what another has made there, to whom the next sync says nothing of it.
+#[test]
+fn names_that_a_failed_sync_of_another_thread_let_go_of_are_listed_by_nobody() {
+    let mut struck = 0;
+    for (seed, (at, midst)) in seeds(0..12)
+        .into_iter()
+        .flat_map(|seed| [(seed, (At::Write, Work::Keep)), (seed, (At::Create, Work::Compact))])
+    {
+        let _replay = Replay("a failed sync of another thread".into(), seed);
+        let life = Life::new(SimDisk::new(seed));
+        life.disk.dir_ops(if seed % 2 == 0 { DirOps::Any } else { DirOps::Ordered });
+        let slot: Arc<Mutex<Option<LogStore>>> = Arc::default();
+        let (other, disk) = (Arc::clone(&slot), life.disk.clone());
+        let hooked = Hooked::on(life.disk.clone(), move |call, name| {
+            // Not under the lock: the other thread comes here as well.
+            let store = if call == at && is_segment(name) { other.lock().unwrap().take() } else { None };
+            if let Some(store) = store {
+                disk.fail_call_of(Call::SyncFolder, 1, Fault::Eio);
+                store.work(midst);
+            }
+            Ok(())
+        });
+        let store = LogStore::open_by_hand(hooked, life.options.clone()).unwrap().at(Durability::Buffered);
+        let key = |n: u32| SessionKey::of(&n.to_le_bytes());
+        // Until a write has to wait for the next segment.
+        let mut sessions = 0;
+        while at_once(store.create_as(key(sessions), vec![1; 4_000].into(), Lifetime::idle(HOUR))) {
+            if sessions < 30 && sessions % 3 > 0 {
+                assert!(at_once(store.delete(key(sessions))));
+            }
+            store.work(Work::Write);
+            store.work(Work::Sync);
+            if sessions < 30 {
+                store.work(Work::Keep);
+            }
+            sessions += 1;
+        }
+        *slot.lock().unwrap() = Some(store.clone());
+        store.work(if midst == Work::Keep { Work::Compact } else { Work::Keep });
+        let was_there = slot.lock().unwrap().take().is_none();
+        struck += u64::from(was_there && is_poisoned(&store));
+        drop(store);
+        life.disk.crash();
+        let store = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone())
+            .unwrap_or_else(|e| panic!("{midst:?} in the midst: {e}\n{}", life.trace()));
+        for n in (0..sessions).filter(|n| *n >= 30 || n % 3 == 0) {
+            let found = drive(&store, store.get(key(n), cloakroom::Access::Peek)).unwrap().unwrap();
+            assert!(found.is_some(), "{midst:?} in the midst: session {n} is gone\n{}", life.trace());
+        }
+    }
+    assert!(struck > 4, "the other thread was hardly ever there: {struck}");
 }

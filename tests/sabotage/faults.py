@@ -88,15 +88,15 @@ FAULTS = [
     Fault(
         "the folder is not synced when a segment is made",
         "src/engine/keeper.rs",
-        "Ok(spare) => match self.disk.sync_folder() {",
+        "Ok(spare) => match self.catalog.sync_folder() {",
         "Ok(spare) => match Ok::<(), io::Error>(()) {",
         "segment_is_made_durable_before_a_list_names_it",
     ),
     Fault(
         "the folder is not synced when the manifest is replaced",
         "src/engine/catalog.rs",
-        "    disk.sync_folder().map_err(Unchanged::Unknown)\n",
-        "    Ok(())\n",
+        "        list.sync_folder(&*self.disk).map_err(Unchanged::Unknown)?;\n",
+        "",
         "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     Fault(
@@ -525,6 +525,13 @@ FAULTS = [
         "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {",
         "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &[], claimed)) {",
         "end_that_was_wiped_out_beside_damage_leaves_nobody",
+    ),
+    Fault(
+        "a failed sync of the folder is forgotten by the next one",
+        "src/engine/catalog.rs",
+        "        disk.sync_folder().inspect_err(|_| self.is_unknown = true)",
+        "        disk.sync_folder()",
+        "names_that_a_failed_sync_of_another_thread_let_go_of_are_listed_by_nobody",
     ),
     Fault(
         "a copy of an older list is left where none can be written",

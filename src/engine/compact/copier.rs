@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::reserve::Held;
 use crate::format::{Body, RecordHeader, SegmentKind};
@@ -60,6 +61,8 @@ pub(super) enum Pace {
 /// The copies of one run.
 pub(super) struct Copier<'a> {
     engine: &'a Engine,
+    /// When it began: what class a record is of does not change on the way.
+    began: Timestamp,
     /// What is still to come of each class, about.
     expected: [u64; CLASSES.len() + 1],
     /// All go into one segment, which is the reserve.
@@ -77,6 +80,7 @@ impl<'a> Copier<'a> {
         let (full, moved) = (Vec::new(), Vec::new());
         Self {
             engine,
+            began: engine.clock.now(),
             expected: Default::default(),
             on_reserve,
             classes: Default::default(),
@@ -88,7 +92,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Says what is to come of one segment, and about how many bytes later: a segment is begun with room for what its class has of both. Of what comes
-    /// later each class is taken to have the same part as of this, so that no more is set aside in all than is to come.
+    /// later each class is taken to have the same part as of this, so that where they are mixed no more is set aside in all than is to come.
     pub(super) fn expect(&mut self, survivors: &[Survivor<'_>], later: u64) {
         let mut here = [0; CLASSES.len() + 1];
         for survivor in survivors {
@@ -101,7 +105,7 @@ impl<'a> Copier<'a> {
     }
 
     fn class(&self, header: &RecordHeader) -> usize {
-        let left = header.deadlines.expires_at.saturating_since(self.engine.clock.now());
+        let left = header.deadlines.expires_at.saturating_since(self.began);
         CLASSES.iter().position(|end| left <= *end && !self.on_reserve).unwrap_or(CLASSES.len())
     }
 

@@ -164,7 +164,7 @@ impl Engine {
         let (moved, copies) = writer.finish()?;
         self.log.settle().map_err(|cause| io::Error::other(cause.to_string()))?;
         if !copies.is_empty()
-            && let Err(e) = self.disk.sync_folder()
+            && let Err(e) = self.catalog.sync_folder()
         {
             // A later call may say `Ok` with the names gone, so there is none.
             self.log.poison(&format!("syncing the folder failed: {e}"), Vec::new());

@@ -21,10 +21,9 @@ use crate::support::{Replay, budget, seeds, spread};
 
 #[test]
 fn damaged_list_alone_costs_nobody() {
-    // The first list of a store has no copy, so there is one to go by from its second life on.
     for (n, lost) in (0..8).flat_map(|n| [(n, "a bit"), (n, "the file")]) {
         let end = if n % 2 == 0 { End::Kill } else { End::Close };
-        let store = whole(40 + n, 2 + usize::try_from(n % 3).unwrap(), end);
+        let store = whole(40 + n, 1 + usize::try_from(n % 3).unwrap(), end);
         match lost {
             "a bit" => store.disk.flip_bit("MANIFEST", 40, 1).unwrap(),
             _ => store.disk.remove("MANIFEST").unwrap(),
@@ -453,6 +452,7 @@ fn damaged_header_is_told_where_the_only_list_is_lost() {
     for at in 8..40 {
         let disk = life.disk.copy(at);
         disk.remove("MANIFEST").unwrap();
+        disk.remove("MANIFEST.copy").unwrap();
         disk.flip_bit("00000001.seg", at, 0).unwrap();
         let before = files(&disk);
         assert!(open(&disk, &life.options).is_err(), "byte {at}");

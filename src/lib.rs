@@ -51,7 +51,7 @@
 //!
 //! # On disk
 //!
-//! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK` is locked by the process that
+//! A folder (0700) with files (0600): `MANIFEST` lists the segments, `xxxxxxxx.seg` are segments, `LOCK`, and the folder itself, are locked by the process that
 //! has the store open. `MANIFEST.copy` is a copy of the list, and `torn-*` are copies of what was cut, for salvage alone; `quarantine-*` is what a
 //! salvage moved aside. Back up the folder as a
 //! whole, while the store is closed; a copy that is put back brings back who was signed out since, so [revoke](SessionStore::revoke) everybody then. In the source, `src/format/mod.rs` has the layout, byte by byte; `src/log`, `src/engine` and their

@@ -16,7 +16,8 @@
 //! dropped, or that got [`Error::DurabilityUnknown`], may be there or not; once a later open has found it, it stays. Until then reads show it as done.
 //!
 //! By default create (with an owner too), put and touch are `Interval(100 ms)`; delete, rotate, sign-in, bind and revoke are `Sync`, so that a power cut never
-//! undoes a logout, nor makes a later one miss a session. An interval is from the write to the moment at which the sync that covers it begins.
+//! undoes a logout, nor makes a later one miss a session. An interval is from the write to the moment at which the sync that covers it begins. Behind a
+//! process that was killed nobody syncs until the store is opened again: power that goes in between takes what was not synced when it was killed.
 //!
 //! The same holds for time. A session is never revived because a clock went back: what had expired when the store last wrote down the time
 //! (with every group, in a store at rest within a second, at a close) has expired at the next open too.
@@ -36,7 +37,9 @@
 //! | the folder is renamed, deleted, or takes no changes any more | what is synced, where it went; reads go on | [`Error::Io`] or [`Error::Poisoned`] when the next segment is due; a folder that was put in its place is left alone | put it right, open again |
 //! | the first open of a folder is cut short | nothing was there | the next open makes the store | nothing |
 //! | a thread of the store panics | as for a failed write; a read that panics harms nothing else | as for a failed write; [`Error::Io`] to that read | report it, open again |
-//! | two processes want one folder | the first has it | [`OpenError::Locked`] names it | [`LogStore::open_wait`] |
+//! | two processes want one folder | the first has it, also where somebody has removed `LOCK` | [`OpenError::Locked`] names it, or whoever else has locked the folder or the file | [`LogStore::open_wait`] |
+//! | the file system is mounted anew for reading alone | as for a write that fails; reads go on | as for a write that fails; an open, a verify and a read-only open get [`OpenError::Io`], since they lock the folder | mount it for writing, or work on a copy |
+//! | another program cuts a file off under a map | as for a device error | as for a device error | as for a device error; then what is missing is damage |
 //!
 //! A read with [`Access::Touch`] is a write as well, once the deadline has to move: where writes are refused it is too, and [`Access::Peek`] goes on.
 //! [`Session::load`] and the adapters go on by themselves, and what they read lives no longer for it.

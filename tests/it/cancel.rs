@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Answer, Binding, Durability, Error, Lifetime, LogStore, OpenError, Options, OwnerKey, Pending,
-    Saved, Session, SessionId, SessionKey, SessionStore, Version, When, Whose,
+    Access, Answer, AtCap, Binding, Durability, Error, Lifetime, LogStore, OpenError, Options, OwnerKey,
+    Pending, Saved, Session, SessionId, SessionKey, SessionStore, Version, When, Whose,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -76,9 +76,14 @@ enum Op {
     Flush,
     Save,
     Load,
+    Bind,
+    CreateOwned,
+    SignIn,
+    Revoke,
+    Owned,
 }
 
-const OPS: [Op; 16] = [
+const OPS: [Op; 21] = [
     Op::Create,
     Op::Put,
     Op::PutIf,
@@ -95,7 +100,21 @@ const OPS: [Op; 16] = [
     Op::Flush,
     Op::Save,
     Op::Load,
+    Op::Bind,
+    Op::CreateOwned,
+    Op::SignIn,
+    Op::Revoke,
+    Op::Owned,
 ];
+
+/// One session at a time, and the newest stays.
+fn alone() -> Binding {
+    Binding::to(ann()).at_most(1, AtCap::EvictOldest)
+}
+
+fn ann() -> OwnerKey {
+    OwnerKey::of(b"ann")
+}
 
 /// Does it; who looks at what it gives is elsewhere.
 async fn perform(op: Op, store: &LogStore, version: Version, id: &SessionId) -> Result<(), Error> {
@@ -115,6 +134,11 @@ async fn perform(op: Op, store: &LogStore, version: Version, id: &SessionId) -> 
         Op::Keys => store.keys(None, 10).await.map(drop),
         Op::Update => store.update(key(), &mut |_| Some(new())).await.map(drop),
         Op::Flush => store.flush().await,
+        Op::Bind => store.bind(key(), Some(ann())).await.map(drop),
+        Op::CreateOwned => store.create_owned(new(), HOUR, alone()).await.map(drop),
+        Op::SignIn => store.sign_in(key(), alone()).await.map(drop),
+        Op::Revoke => store.revoke(Whose::Owner(ann()), None).await,
+        Op::Owned => store.owned(ann(), None, 10).await.map(drop),
         Op::Load => Session::load(store, id).await.map(drop).map_err(|e| panic!("{e}")),
         Op::Save => {
             let mut session = Session::load(store, id).await.unwrap().unwrap();
@@ -124,18 +148,18 @@ async fn perform(op: Op, store: &LogStore, version: Version, id: &SessionId) -> 
     }
 }
 
-/// The sessions there are, by their payload's first byte, and the one that was saved as a dictionary.
-type Seen = (Vec<u8>, Option<String>);
+/// The sessions there are, by their payload's first byte and whether they are somebody's, and the one that was saved as a dictionary.
+type Seen = (Vec<(u8, bool)>, Option<String>);
 
 fn look(store: &LogStore, id: &SessionId) -> Seen {
     let keys = run(store, store.keys(None, 100)).unwrap().unwrap().keys;
     let read = |key: SessionKey| run(store, store.get(key, Access::Peek)).unwrap().unwrap();
     let others = keys.into_iter().filter(|key| *key != id.key());
-    let mut seen: Vec<u8> = others
+    let mut seen: Vec<_> = others
         .filter_map(read)
         .map(|stored| {
             assert!(stored.payload.iter().all(|b| *b == stored.payload[0]), "half done");
-            stored.payload[0]
+            (stored.payload[0], stored.owner.is_some())
         })
         .collect();
     seen.sort_unstable();
@@ -143,17 +167,31 @@ fn look(store: &LogStore, id: &SessionId) -> Seen {
     (seen, session.get("cart").unwrap())
 }
 
-/// What may be there afterwards: all of it or nothing.
-fn allowed(op: Op) -> [Seen; 2] {
-    let before = (vec![1], None);
+/// What may be there afterwards: all of it or nothing; who gives way to a new session may be gone before that is there.
+fn allowed(op: Op) -> Vec<Seen> {
+    let (mine, hers, new) = ((1, false), (3, true), (2, false));
+    let seen = |sessions: &[(u8, bool)]| (sessions.to_vec(), None);
+    let before = seen(&[mine, hers]);
     let after = match op {
-        Op::Create => (vec![1, 2], None),
-        Op::Put | Op::PutIf | Op::Upsert | Op::Update => (vec![2], None),
-        Op::Delete | Op::Take => (vec![], None),
-        Op::Save => (vec![1], Some("hat".into())),
-        _ => before.clone(),
+        Op::Create => vec![seen(&[mine, new, hers])],
+        Op::Put | Op::PutIf | Op::Upsert | Op::Update => vec![seen(&[new, hers])],
+        Op::Delete | Op::Take => vec![seen(&[hers])],
+        Op::Save => vec![(vec![mine, hers], Some("hat".into()))],
+        Op::Bind => vec![seen(&[(1, true), hers])],
+        Op::CreateOwned => vec![seen(&[mine]), seen(&[mine, (2, true)])],
+        Op::SignIn => vec![seen(&[mine]), seen(&[(1, true)])],
+        Op::Revoke => vec![seen(&[mine])],
+        Op::Rotate
+        | Op::GetTouch
+        | Op::GetPeek
+        | Op::Touch
+        | Op::SetLifetime
+        | Op::Keys
+        | Op::Flush
+        | Op::Load
+        | Op::Owned => vec![],
     };
-    [before, after]
+    [vec![before], after].concat()
 }
 
 #[test]
@@ -164,6 +202,7 @@ fn operation_dropped_at_any_poll_is_done_or_undone_as_a_whole() {
             let disk = SimDisk::new(1);
             let store = LogStore::open_by_hand(Arc::new(disk.clone()), options()).unwrap().at(durability);
             run(&store, store.upsert(key(), vec![1; 3_000].into(), EXACT)).unwrap().unwrap();
+            run(&store, store.create_owned(vec![3; 3_000].into(), HOUR, alone())).unwrap().unwrap();
             let mut session = Session::new(HOUR);
             session.insert("name", &1).unwrap();
             run(&store, session.save(&store)).unwrap().unwrap();

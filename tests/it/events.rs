@@ -13,6 +13,7 @@ use cloakroom::{
     SessionKey, SessionStore, When, Whose, Why,
 };
 
+use crate::failures::full::at_once;
 use crate::owned::{ann, key, options};
 use crate::stores::{Tested, defaults, for_every_store};
 use crate::support::life::drive as run;
@@ -371,4 +372,19 @@ fn stats_count_what_was_done() {
     assert_eq!((ended.sessions, ended.expired, ended.revoked, ended.evicted), (1, 2, 0, 0));
     assert_eq!((ended.touches, ended.records, ended.segments), (2, 6, 1));
     assert!(ended.index_bytes > 0 && ended.log_bytes >= ended.live_bytes, "{ended:?}");
+}
+
+#[test]
+fn session_that_begins_anew_before_the_sweep_is_told_to_have_expired_first() {
+    let (options, clock) = options();
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), options).unwrap().at(Durability::Buffered);
+    let mut events = store.events();
+    let create = || at_once(store.create_as(key(1), "x".into(), Lifetime::absolute(HOUR)));
+    assert!(create());
+    clock.advance(HOUR);
+    assert!(create());
+    let key = key(1);
+    for told in [Event::Created { key }, Event::Expired { key }, Event::Created { key }] {
+        assert_eq!(run(&store, events.next()).unwrap(), Some(Ok(told)));
+    }
 }

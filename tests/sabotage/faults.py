@@ -46,7 +46,7 @@ FAULTS = [
         "src/log/stream.rs",
         "        unsynced.upto = Some(group.end_position());\n",
         "        unsynced.upto = Some(group.end_position());\n        self.durable.fetch_max(pack(group.end_position()), Ordering::AcqRel);\n",
-        "power_loss_at_any_call_leaves_what_was_acknowledged",
+        "hole_followed_by_valid_groups_is_a_torn_tail",
     ),
     Fault(
         "a sync that failed is tried again",
@@ -68,7 +68,8 @@ FAULTS = [
         "src/log/stream.rs",
         "partition(|s| s.id() < durable.segment)",
         "partition(|s| s.id() <= durable.segment || durable.segment <= s.id())",
-        "power_loss_among_threads_leaves_what_was_acknowledged",
+        "long_history_of_every_trouble_keeps_its_promises",
+        tuple(SIM),
     ),
     # Segments and manifest.
     Fault(
@@ -402,7 +403,7 @@ FAULTS = [
         "src/engine/write.rs",
         "            Some(_) => self.listeners.tell(Event::Expired { key }),",
         "            Some(_) => {}",
-        "of_many_keys_that_threads_create_move_and_end_each_is_told_in_order",
+        "session_that_begins_anew_before_the_sweep_is_told_to_have_expired_first",
     ),
     Fault(
         "whoever counts an owner's sessions takes no turn",
@@ -447,7 +448,7 @@ FAULTS = [
         "src/engine/assess.rs",
         "                bytes.truncate(end as usize);",
         "                bytes.truncate(bytes.len().max(end as usize));",
-        "damaged_list_alone_costs_nobody_unless_a_compaction_was_the_last_to_change_it",
+        "footer_behind_what_an_older_list_leaves_open_is_no_torn_end",
     ),
     Fault(
         "the footers of a close take the room that the next open needs",

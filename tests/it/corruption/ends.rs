@@ -3,11 +3,12 @@
 //! Goal: that what is certain of such an end is neither less than an open finds, nor more than a hole in it leaves. Method: a store without threads, whose
 //! second segment is begun before the first was synced.
 
-use cloakroom::disk::sim::SimDisk;
+use cloakroom::disk::{Disk as _, sim::SimDisk};
 use cloakroom::{Durability, Lifetime, Options, SessionKey, SessionStore, Work};
 
 use super::{Sessions, is_segment, observe, open, proven, read_only, salvage, verify};
 use crate::support::life::{Life, drive};
+use crate::support::model::End;
 
 const DAY: Lifetime = Lifetime::absolute(std::time::Duration::from_secs(86_400));
 
@@ -136,4 +137,21 @@ fn end_that_was_wiped_out_beside_damage_leaves_nobody() {
     assert!(open(&disk, &options).is_err());
     assert_eq!(verify(&disk, &options).torn_bytes, 0, "nothing but zeros is behind it");
     assert!(proven(&disk, &options, &[]).is_empty());
+}
+
+/// A list from before the close knows the last segment without its end, behind which there is a footer now.
+#[test]
+fn footer_behind_what_an_older_list_leaves_open_is_no_torn_end() {
+    let mut life = Life::open(SimDisk::new(7));
+    let store = life.store().at(Durability::Sync);
+    for n in 0..FIRST {
+        drive(&store, store.create_as(key(n), vec![1; 5_000].into(), DAY)).unwrap().unwrap();
+    }
+    let (sessions, before) = (observe(&store, &[]), life.disk.contents("MANIFEST").unwrap());
+    drop(store);
+    life.end(End::Close);
+    life.disk.remove("MANIFEST").unwrap();
+    life.disk.set_contents("MANIFEST.copy", &before);
+    assert!(proven(&life.disk, &life.options, &[]) == sessions);
+    assert_eq!(verify(&life.disk, &life.options).torn_bytes, 0);
 }

@@ -97,7 +97,7 @@ impl Strikes {
         let keys: Vec<_> = whole.model.keys().collect();
         match judge(&disk, &whole.options, &keys, &last) {
             Judged::Opened { found, torn_bytes } => {
-                let is_told = found == last || torn_bytes > 0 || is_wiped(&image, &disk);
+                let is_told = found == last || torn_bytes > 0 || is_wiped(&image, &disk) || is_emptied(&disk);
                 assert!(is_told, "damage was passed over in silence: {found:?} of {last:?}");
                 self.totals.cut += u64::from(torn_bytes > 0);
                 None
@@ -128,6 +128,15 @@ impl Strikes {
         repaired.again(End::PowerLoss);
         repaired.end(End::Kill);
     }
+}
+
+/// Whether nothing is left to tell that there was a store.
+fn is_emptied(disk: &SimDisk) -> bool {
+    let tells = |name: &String| {
+        name.starts_with("MANIFEST")
+            || disk.contents(name).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    };
+    !disk.names().iter().any(tells)
 }
 
 /// Prints what was done, when what came of it is not as it should be.

@@ -7,6 +7,8 @@
 //!    the old list: it names segments that are all there, and nothing was done upon it yet. One that cannot be written is removed, so none that is
 //!    older than the list stays. It tells that a list was durable once: the first list of a life may replace one that a crash takes back, so unless
 //!    it names a segment that was sealed, which takes a list that was durable, its copy is made behind step 4.
+//!    The list before this one would not do instead: it leaves open what was moved and who was signed out since, so that damage of the list alone
+//!    would cost people.
 //! 3. The rename is atomic: the old list or the new one, each whole and synced.
 //! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
 //!    is never durable before the list that allows it.

@@ -325,6 +325,11 @@ impl Assessment {
         if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {
             self.lost = Seq(u64::MAX);
         }
+        if !self.survey.is_current {
+            // A list of which nothing tells that it is the newest may name what was not to be: who has its id may have gone on.
+            let others = tails[ends.len()..].iter().filter(|tail| !tail.is_whole);
+            self.holes.extend(others.map(|tail| (tail.header.id, None)));
+        }
         self.count_torn(&tails[ends.len() - 1..], ends[ends.len() - 1]);
         let mut handed_over: Option<(SegmentId, Seq)> = None;
         for (at, tail) in tails.iter().enumerate().take(ends.len()) {

@@ -74,7 +74,11 @@ impl List {
                 "an earlier change of the folder failed, and what it has kept is not known",
             ));
         }
-        disk.sync_folder().inspect_err(|_| self.is_unknown = true)
+        // First, since a call may panic.
+        self.is_unknown = true;
+        disk.sync_folder()?;
+        self.is_unknown = false;
+        Ok(())
     }
 }
 
@@ -139,13 +143,12 @@ impl Catalog {
         next.segments.sort_unstable_by_key(|listed| listed.id);
         let has_copy = list.is_durable || next.segments.iter().any(|listed| listed.seal.is_some());
         write(&*self.disk, &next, has_copy)?;
-        self.disk.rename(MANIFEST_NEW, MANIFEST).map_err(|e| {
-            list.is_unknown = true;
-            Unchanged::Unknown(e)
-        })?;
+        list.is_unknown = true;
+        self.disk.rename(MANIFEST_NEW, MANIFEST).map_err(Unchanged::Unknown)?;
+        list.is_unknown = false;
         list.sync_folder(&*self.disk).map_err(Unchanged::Unknown)?;
-        if !has_copy && let Err(e) = write_new(&*self.disk, MANIFEST_COPY, &next.encode(), true) {
-            tracing::debug!(error = %e, "the list has no copy");
+        if !has_copy {
+            write_copy(&*self.disk, &next.encode());
         }
         list.manifest = next;
         list.is_durable = true;
@@ -164,12 +167,19 @@ fn write(disk: &dyn Disk, next: &Manifest, has_copy: bool) -> Result<(), Unchang
         written => written,
     };
     written.map_err(Unchanged::Kept)?;
-    let copied = has_copy.then(|| write_new(disk, MANIFEST_COPY, &bytes, true));
-    if !matches!(copied, Some(Ok(()))) {
-        tracing::debug!(?copied, "the list has no copy");
+    if has_copy {
+        write_copy(disk, &bytes);
+    } else {
         remove_copy(disk);
     }
     Ok(())
+}
+
+fn write_copy(disk: &dyn Disk, bytes: &[u8]) {
+    if let Err(e) = write_new(disk, MANIFEST_COPY, bytes, true) {
+        tracing::debug!(error = %e, "the list has no copy");
+        remove_copy(disk);
+    }
 }
 
 /// Removes a copy that is not of the list which counts.

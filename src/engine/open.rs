@@ -268,6 +268,13 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
         // A copy that no manifest lists is what a crash left of a compaction, unless there is no manifest at all.
         let is_leftover = header.kind == SegmentKind::Copy && manifest.next_segment > 1;
+        if header.id != id && manifest.segments.is_empty() {
+            return Err(OpenError::damaged(
+                name,
+                0,
+                "it has the header of another id, and no manifest lists it",
+            ));
+        }
         if is_leftover || header.id != id {
             continue;
         }

@@ -530,15 +530,15 @@ FAULTS = [
     Fault(
         "a failed sync of the folder is forgotten by the next one",
         "src/engine/catalog.rs",
-        "        disk.sync_folder().inspect_err(|_| self.is_unknown = true)",
-        "        disk.sync_folder()",
+        "        disk.sync_folder()?;\n        self.is_unknown = false;",
+        "        self.is_unknown = false;\n        disk.sync_folder()?;",
         "names_that_a_failed_sync_of_another_thread_let_go_of_are_listed_by_nobody",
     ),
     Fault(
         "a copy of an older list is left where none can be written",
         "src/engine/catalog.rs",
-        "    if !matches!(copied, Some(Ok(()))) {",
-        "    if copied.is_none() {",
+        "        tracing::debug!(error = %e, \"the list has no copy\");\n        remove_copy(disk);",
+        "        tracing::debug!(error = %e, \"the list has no copy\");",
         "copy_of_the_list_that_cannot_be_written_leaves_no_older_one",
     ),
     Fault(

@@ -481,3 +481,14 @@ fn damaged_header_is_told_where_the_list_is_of_nothing() {
     salvage(&store.disk, &store.options).unwrap();
     assert!(observe(&open(&store.disk, &store.options).unwrap(), &store.keys).is_empty());
 }
+
+#[test]
+fn segment_under_another_name_without_a_list_is_no_empty_folder() {
+    let (disk, options, _) = turned();
+    let segment = disk.contents("00000004.seg").unwrap();
+    disk.names().iter().for_each(|name| disk.remove(name).unwrap());
+    disk.set_contents("00000009.seg", &segment);
+    let before = files(&disk);
+    assert!(matches!(open(&disk, &options), Err(OpenError::Damaged { .. })));
+    assert!(files(&disk) == before && !verify(&disk, &options).is_sound());
+}

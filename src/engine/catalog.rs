@@ -62,7 +62,7 @@ struct List {
     next_segment: u32,
     /// It was replaced in this life, so it is on the device.
     is_durable: bool,
-    /// A sync of the folder failed, or a rename in it.
+    /// A sync of the folder failed, or the rename of a list.
     is_unknown: bool,
 }
 

@@ -18,8 +18,9 @@
 //!
 //! # Order of locks
 //!
-//! An owner's turn, then a shard, then the revocations, then the staging lock of the log; the catalog alone. No lock is held over an await or, but for the catalog's, over a
-//! call of the disk.
+//! An owner's turn, then a shard, then the revocations, then the staging lock of the log. Those of the background alone are a compaction's turn or the
+//! segments to seal, then the reserve, then the catalog: these are held over calls of the disk, and nobody who serves an operation takes one. No lock is held
+//! over an await.
 //!
 //! # Why memory and log agree
 //!

@@ -54,7 +54,7 @@
 //! | the same, in a segment that is so long that the open goes by its footer ([`Options::footers_from`], 1 MiB) | the same; whoever is not hit is served | the open does not see it: [`Error::Corrupt`] to the read that meets it, a page of keys or of an owner's sessions and a sign-in that has to end that session among them; behind the open a check of each such segment, as fast as the device reads, tells in the log and by [`Stats::damaged_segments`] (not what a read meets) | close, then as above |
 //! | of a footer | everything | nothing: its segment is read whole | nothing |
 //! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside if there is room, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
-//! | of the manifest | everything by its copy, `MANIFEST.copy`, unless a crash cut off a compaction: then what is certain | [`OpenError::Damaged`] | as above |
+//! | of the manifest | everything by its copy, `MANIFEST.copy`, unless a crash cut off a compaction or tore the end of the log: then what is certain | [`OpenError::Damaged`] | as above |
 //! | a segment is missing, cut short, or another store's | as for damage of all of it | [`OpenError::Damaged`] | as above |
 //! | of `MANIFEST.copy`, of `torn-*` and `quarantine-*` files | everything | nothing: no open reads them | nothing |
 //! | of a segment that no list names, left by a crash | everything | nothing; where the device cannot read it, [`OpenError::Io`] | [`LogStore::salvage`] moves it aside |

@@ -343,8 +343,12 @@ impl Assessment {
                 handed_over = None;
             }
             let goes_on = at + 1 < ends.len();
-            let is_cut =
-                if walked.last { !goes_on } else { goes_on || !(tail.is_whole || tail.is_blank(ends[at])) };
+            let is_cut = if walked.last {
+                // A list that counts names what it goes on in, where nothing may have been written yet.
+                !goes_on && (!self.survey.is_current || at + 1 == tails.len())
+            } else {
+                goes_on || !(tail.is_whole || tail.is_blank(ends[at]))
+            };
             if is_cut && tail.is_whole {
                 self.damage(&tail.file, ends[at], "the log goes on behind it, and its end is not there");
             }

@@ -12,7 +12,6 @@
 //! 3. The rename is atomic: the old list or the new one, each whole and synced.
 //! 4. The folder is synced before [`Catalog::change`] returns, so what the caller does next (take a group, unlink a segment)
 //!    is never durable before the list that allows it.
-//!
 //! 5. Whoever syncs the folder asks the catalog, and so does who changes the list: behind a failure on any thread each of them fails.
 //!
 //! The new list names only segments whose files and folder entries are synced (the caller's duty), and what it leaves out is

@@ -399,7 +399,7 @@ fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Res
             tracing::warn!(error = %e, file = %torn, "a copy of what was cut off could not be removed");
         }
     }
-    // No list has named what is newer than this one, which an open left that came to nothing, nor what has no header, such as the reserve.
+    // No list that counted has named what is newer than this one, which an open left that came to nothing, nor what has no header, such as the reserve.
     let is_blank =
         |id| is_blank(&**disk, &segment_name(id)).unwrap_or_else(|e| e.kind() == io::ErrorKind::NotFound);
     let is_listed = |id: SegmentId| manifest.segments.iter().any(|listed| listed.id == id.0);

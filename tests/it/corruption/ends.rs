@@ -104,6 +104,22 @@ fn second_segment_in_which_nothing_was_written_yet_tells_nothing_of_the_first() 
     assert!(proven(&disk, &options, &[]) == sessions);
 }
 
+/// The first says that the log goes on, and power was lost before it did.
+#[test]
+fn second_segment_that_was_only_handed_over_to_costs_nobody_of_the_first() {
+    let (disk, options, sessions) = turned(FIRST + 1, true);
+    let mut second = disk.contents("00000003.seg").unwrap();
+    second[64..].fill(0);
+    disk.set_contents("00000003.seg", &second);
+    assert_eq!(proven(&disk, &options, &[]).len(), usize::from(FIRST));
+    let (name, at) = find(&disk, 4);
+    disk.flip_bit(name, at - 90, 0).unwrap();
+    assert!(open(&disk, &options).is_err());
+    let certain = proven(&disk, &options, &[]);
+    assert!((5..FIRST).all(|n| certain.get(&key(n)) == sessions.get(&key(n))), "{:?}", certain.keys());
+    assert!((0..4).all(|n| !certain.contains_key(&key(n))), "{:?}", certain.keys());
+}
+
 #[test]
 fn torn_end_beside_damage_leaves_nobody() {
     let (disk, options, _) = turned(FIRST, true);

@@ -68,7 +68,7 @@ const EVERYBODYS: [&str; 5] = ["openat", "flock", "getdents64", "mmap", "pread64
 /// The files of a store of this test's size.
 fn files() -> impl Iterator<Item = String> {
     let segments = (1..=9).map(|id| format!("{id:08x}.seg"));
-    ["LOCK", "MANIFEST", "MANIFEST.new", "MANIFEST.old"].into_iter().map(str::to_owned).chain(segments)
+    ["LOCK", "MANIFEST", "MANIFEST.new", "MANIFEST.copy"].into_iter().map(str::to_owned).chain(segments)
 }
 
 async fn work(folder: &Path) {
@@ -128,6 +128,22 @@ async fn failing_system_calls_lose_nothing_that_was_acknowledged() {
         let is_made = calls != "mmap" || options().read_mode == ReadMode::Mapped;
         let somebody = heard.iter().any(|ended| ended != NOBODY);
         assert!(somebody || !is_made || told != Told::Somebody, "{calls}: nobody heard of an {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folder_that_knows_no_locks_is_done_without_and_one_that_fails_is_not() {
+    if let Err(why) = is_there() {
+        println!("skipped: {why}");
+        return;
+    }
+    // The first lock is the folder's, the second that of the file in it.
+    for (error, at, opens) in
+        [("ENOLCK", 1, true), ("EBADF", 1, true), ("EIO", 1, false), ("ENOLCK", 2, false), ("EIO", 2, false)]
+    {
+        let inject = format!("inject=flock:error={error}:when={at}");
+        let ended = life("flock", &inject).await;
+        assert!(if opens { ended == NOBODY } else { ended.starts_with("#refused ") }, "{inject}: {ended}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! Simulations: the store on a simulated disk, driven by hand, with every state that a crash may leave at its side.
 //!
-//! Goal: to refute the promises P1, P2 and P4 to P9 under power loss, killed processes and every failure of the disk. Three forms:
+//! Goal: to refute the promises P1, P2 and P4 to P9 under power loss, killed processes and every failure of the disk. Four forms:
 //!
 //! - *Exhaustive*: all sequences of up to three operations, power loss in the midst of every call of the disk, and again in the midst of every call
 //!   of the recovery that follows; and the same sequences with every call, reads too, that fails in one of four ways, in them or in the open behind them.
 //! - *Long*: random histories of 10,000 operations over many lives, in which everything fails that can.
+//! - *Doubtful*: random histories under a wall clock that is days or years ahead at some starts.
 //! - *Struck*: what each life of such a history leaves is damaged at random, repaired, lived on with and damaged again (P7, P8).
 //!
 //! `cargo test` runs the quick form: all sequences of up to two operations, some of three, and a few histories. The full form:
@@ -18,6 +19,8 @@
 //! eight), and how many histories. `CLOAKROOM_SEED` sets the seed that both begin with, which a failure prints; the totals are printed at the end.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect ends there")]
 
+/// Wrong clocks.
+mod doubtful;
 /// All short sequences.
 mod exhaustive;
 /// The same sequences, with calls that fail.

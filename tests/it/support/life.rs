@@ -39,6 +39,11 @@ const OTHER_BYTES_MAX: u64 = 16 << 10;
 const INDEX_BYTES_MAX: u64 = 448 << 10;
 const SESSION_BYTES_MAX: u64 = 128;
 
+/// A start so far ahead of the last time that was written down is doubted.
+const DOUBTED_FROM: Duration = Duration::from_secs(24 * 3_600);
+/// For so long, or until another start is so much later.
+const DOUBTED_FOR: Duration = Duration::from_secs(3_600);
+
 /// Lines of the disk's trace that a failure shows.
 const TRACE_LINES: usize = 60;
 
@@ -95,6 +100,8 @@ pub struct Life {
     started: (Timestamp, Duration),
     /// The latest store time of any life.
     time_max: Timestamp,
+    /// What the wall showed when its time was doubted first.
+    doubted: Option<Timestamp>,
     /// Makes each payload unlike any other.
     payloads: u32,
     pub pace: Pace,
@@ -148,6 +155,7 @@ impl Life {
             rotated: Vec::new(),
             started: (wall, Duration::ZERO),
             time_max: wall,
+            doubted: None,
             payloads: 0,
             pace: Pace::Steps,
             tolerant: false,
@@ -183,6 +191,7 @@ impl Life {
             started: (moment.wall, Duration::ZERO),
             // An open that did not come to its end may have written down what time it was.
             time_max: moment.time_max.max(moment.wall),
+            doubted: self.doubted,
             payloads: self.payloads,
             pace: Pace::Steps,
             tolerant: self.tolerant,
@@ -234,6 +243,43 @@ impl Life {
         self.started.0.saturating_add(self.clock.uptime().saturating_sub(self.started.1))
     }
 
+    /// The latest time that may have been written down.
+    pub fn time_max(&self) -> Timestamp {
+        self.time_max
+    }
+
+    /// Whether it may yet turn out to be another, so that it is not written down, and nobody has ended by it for good.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubted.is_some_and(|since| self.now() < since.saturating_add(DOUBTED_FOR))
+    }
+
+    /// What a start at `wall` is held for.
+    fn judge(&mut self, wall: Timestamp) {
+        let is_borne_out = |since: &Timestamp| wall >= since.saturating_add(DOUBTED_FOR);
+        self.time_max =
+            self.doubted.filter(is_borne_out).map_or(self.time_max, |since| self.time_max.max(since));
+        let goes_on = |since: &Timestamp| *since <= wall && !is_borne_out(since);
+        let is_ahead = wall > self.time_max.saturating_add(DOUBTED_FROM);
+        self.doubted = is_ahead.then(|| self.doubted.filter(goes_on).unwrap_or(wall));
+        if !is_ahead {
+            // Also an open that fails may have written down what time it was.
+            self.time_max = self.time_max.max(wall);
+        }
+    }
+
+    /// Time has come so far.
+    fn reach(&mut self) {
+        if !self.is_doubtful() {
+            self.time_max = self.time_max.max(self.now());
+        }
+    }
+
+    fn keep_time(&mut self) {
+        if !self.is_doubtful() {
+            self.model.keep_time(self.now());
+        }
+    }
+
     /// The background work that there is.
     pub fn step(&self) {
         self.store().step();
@@ -272,7 +318,7 @@ impl Life {
     /// Ends the store's life; the machine is on again afterwards.
     pub fn end(&mut self, end: End) {
         if self.store.is_some() {
-            self.time_max = self.time_max.max(self.now());
+            self.reach();
             self.poisoned = self.is_poisoned();
         }
         match end {
@@ -282,7 +328,8 @@ impl Life {
             End::Close => {
                 let store = self.store();
                 drive(store, store.close()).unwrap().unwrap();
-                self.model.keep_time(self.now());
+                self.closed();
+                self.keep_time();
             }
         }
         if std::mem::take(&mut self.poisoned) {
@@ -296,8 +343,7 @@ impl Life {
     pub fn begin(&mut self, end: End) -> Result<(), OpenError> {
         let opened = LogStore::open_by_hand(Arc::new(self.disk.clone()), self.options.clone());
         let time_was_max = self.time_max;
-        // Also an open that fails may have written down what time it was.
-        self.time_max = self.time_max.max(self.clock.wall());
+        self.judge(self.clock.wall());
         let store = opened?;
         if !self.disk.has_power() {
             // The power went when all that matters was done: nobody saw what this life found.
@@ -311,12 +357,28 @@ impl Life {
         self.store = Some(store);
         let found = self.observe();
         let now = self.now();
-        self.model.keep_time(now);
-        if let Err(complaint) = self.model.reborn(end, &found, now) {
+        self.keep_time();
+        if let Err(complaint) = self.model.reborn(end, &found, now, self.is_doubtful()) {
             panic!("after {end:?}: {complaint}\n{}", self.trace());
         }
         assert!(report.sessions >= found.len() as u64, "{report:?} of {}", found.len());
         Ok(())
+    }
+
+    /// Learns what an end has left from a copy of the disk, which is opened when the wall shows `wall`. The next start of the store itself may be at
+    /// another time, by which not all of it can be seen.
+    pub fn look(&mut self, end: End, wall: Timestamp, seed: u64) {
+        let copy = self.disk.copy(seed);
+        let disk = std::mem::replace(&mut self.disk, copy);
+        let (shown, time_max, doubted) = (self.clock.wall(), self.time_max, self.doubted);
+        let kept = self.model.time_kept_by_power_loss;
+        let kept = (if end == End::PowerLoss { kept } else { self.model.time_kept_by_kill }, kept);
+        self.clock.set_wall(wall);
+        self.begin(end).unwrap();
+        self.store = None;
+        self.clock.set_wall(shown);
+        (self.disk, self.time_max, self.doubted) = (disk, time_max, doubted);
+        (self.model.time_kept_by_kill, self.model.time_kept_by_power_loss) = kept;
     }
 
     /// Ends the store's life, and begins another, whatever it takes.

@@ -150,6 +150,11 @@ impl Model {
         self.keys().filter(|key| self.live(*key, now).is_some()).count()
     }
 
+    /// Whether there is a session, be it past its deadline.
+    pub fn is_kept(&self, key: SessionKey) -> bool {
+        self.newest(key).is_some()
+    }
+
     /// Begins an operation: it may happen from here on.
     pub fn begin(&mut self) -> u64 {
         self.begun += 1;
@@ -222,12 +227,14 @@ impl Model {
         (self.time_kept_by_kill, self.time_kept_by_power_loss) = (now, now);
     }
 
-    /// Checks what a new life found, by key; from then on only that counts. `Err` says what is wrong.
+    /// Checks what a new life found, by key; from then on only that counts, and where `now` is doubtful who has ended by it, as they may come
+    /// back. `Err` says what is wrong.
     pub fn reborn(
         &mut self,
         end: End,
         found: &BTreeMap<SessionKey, Stored>,
         now: Timestamp,
+        is_doubtful: bool,
     ) -> Result<(), String> {
         let least = match end {
             End::Close => self.begun,
@@ -240,14 +247,16 @@ impl Model {
         let unnamed = self.unnamed(found);
         let mut tracks = std::mem::take(&mut self.tracks);
         for track in &mut tracks {
-            let mut state = track.at(kept).filter(|session| session.is_live(now)).cloned();
+            let mut state = track.at(kept).filter(|session| is_doubtful || session.is_live(now)).cloned();
             track.key = track.key.or_else(|| Some(*unnamed.get(&state.as_ref()?.payload)?));
-            if let (Some(session), Some(key)) = (&mut state, track.key) {
-                session.version = Some(found[&key].version);
+            if let (Some(session), Some(key)) = (&mut state, track.key)
+                && let Some(stored) = found.get(&key)
+            {
+                session.version = Some(stored.version);
             }
-            track.states = vec![(0, state)];
+            track.states = vec![(0, None), (0, state)];
         }
-        tracks.retain(|track| track.key.is_some());
+        tracks.retain(|track| track.key.is_some() || track.at(0).is_some());
         (self.tracks, self.begun) = (tracks, 0);
         (self.kept_by_kill, self.kept_by_power_loss) = (0, 0);
         Ok(())

@@ -83,9 +83,8 @@ impl Life {
     }
 
     fn reopen(&mut self) -> bool {
-        let now = self.now();
         let store = self.store.take().unwrap();
-        self.time_max = self.time_max.max(now);
+        self.reach();
         let closed = drive(&store, store.close()).unwrap();
         drop(store);
         match closed {
@@ -101,7 +100,7 @@ impl Life {
             return false;
         }
         if !self.tolerant {
-            self.model.keep_time(now);
+            self.keep_time();
         }
         self.note();
         match self.begin(End::Close) {
@@ -114,7 +113,7 @@ impl Life {
     }
 
     /// All is synced, though neither the end nor the time of it may have been written down.
-    fn closed(&mut self) {
+    pub(super) fn closed(&mut self) {
         let begun = self.model.begin();
         self.model.acknowledge(begun, End::PowerLoss, Timestamp::default());
     }
@@ -197,7 +196,8 @@ impl Life {
         let now = self.now();
         let was_live = self.model.live(key, now).is_some();
         let op = self.model.begin();
-        if was_live {
+        // Who has ended by a time that may be wrong must not come back.
+        if was_live || self.is_doubtful() && self.model.is_kept(key) {
             self.model.stage(Some(key), None);
         }
         let answer = self.ask(durability, |store| store.delete(key));
@@ -242,8 +242,8 @@ impl Life {
     /// The binding under a cap, with those that give way to it, each of which is an operation of its own before it: a crash may come between.
     fn binding(&mut self, owner: OwnerKey, max: Option<u32>) -> Binding {
         let now = self.now();
-        // Where the disk may fail, what of several operations was refused cannot be told.
-        let max = max.filter(|_| !self.tolerant);
+        // Where the disk may fail, what of several operations was refused cannot be told; who may not have ended counts.
+        let max = max.filter(|_| !self.tolerant && !self.is_doubtful());
         let first = max.and_then(|max| Some((max, self.model.first_to_go(owner, max as usize, now)?)));
         let Some((max, first)) = first else { return Binding::to(owner) };
         for key in first {
@@ -391,6 +391,7 @@ impl Life {
     }
 
     fn acknowledged(&mut self, op: u64, durability: Durability, now: Timestamp) {
+        let now = if self.is_doubtful() { Timestamp::default() } else { now };
         match durability {
             Durability::Sync => self.model.acknowledge(op, End::PowerLoss, now),
             Durability::Interval(_) => self.model.acknowledge(op, End::Kill, now),

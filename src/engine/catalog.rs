@@ -206,13 +206,18 @@ pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8], sync: bool) -
 mod tests {
     use super::*;
     use crate::disk::real::RealDisk;
+    use crate::disk::sim::{Call, Fault, SimDisk};
+
+    fn changed(catalog: &Catalog) -> Result<(), Unchanged> {
+        catalog.change(Timestamp::default(), Seq(1), |_| {})
+    }
 
     #[test]
     fn id_that_a_list_on_disk_counts_as_given_is_not_given_again() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk::new(folder.path()));
         let catalog = Catalog::new(disk, Manifest::empty([1; 16]));
-        let change = || assert!(catalog.change(Timestamp::default(), Seq(1), |_| {}).is_ok());
+        let change = || assert!(changed(&catalog).is_ok());
         change();
         let first = catalog.take_id();
         catalog.give_back(first);
@@ -220,5 +225,22 @@ mod tests {
         change();
         catalog.give_back(first);
         assert!(catalog.take_id() > first, "the list on disk says that it was given");
+    }
+
+    #[test]
+    fn copy_gives_its_room_to_the_list_on_a_full_disk_and_for_no_other_failure() {
+        let disk = SimDisk::new(1);
+        disk.create_folder().unwrap();
+        let catalog = Catalog::new(Arc::new(disk.clone()), Manifest::empty([1; 16]));
+        assert!(changed(&catalog).is_ok() && changed(&catalog).is_ok());
+        disk.fail_call_of(Call::Create, 1, Fault::Eio);
+        assert!(matches!(changed(&catalog), Err(Unchanged::Kept(_))));
+        assert_eq!(disk.contents(MANIFEST_COPY), disk.contents(MANIFEST));
+        disk.space_bytes(disk.used_bytes());
+        assert!(changed(&catalog).is_ok(), "there was room for a list and a copy, and now for two lists");
+        assert_eq!(disk.contents(MANIFEST_COPY), None, "that of an older list is not left");
+        disk.space_bytes(u64::MAX);
+        assert!(changed(&catalog).is_ok());
+        assert_eq!(disk.contents(MANIFEST_COPY), disk.contents(MANIFEST));
     }
 }

@@ -63,7 +63,11 @@ fn copies_of_every_class_set_aside_no_more_than_they_take() {
     let (set_aside, copied) =
         (disk.trace()[before..].iter().filter_map(set_aside).sum::<u64>(), store.stats().compacted_bytes);
     assert!(copied > 300_000, "{copied}");
-    assert!(set_aside < copied * 5 / 4, "{set_aside} bytes were set aside for {copied}");
+    // Those as long as one of the stream are not counted, and few.
+    assert!(
+        set_aside > copied * 3 / 4 && set_aside < copied * 5 / 4,
+        "{set_aside} bytes were set aside for {copied}"
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! - A read-only open holds sessions as they last were, and no others; it changes nothing.
 //! - A salvage keeps the same sessions, every file that was there lies in quarantine, and the strict open succeeds from then on.
 
+mod copied_list;
 mod crashes;
 mod ends;
 mod histories;

@@ -97,7 +97,7 @@ fn turned() -> (SimDisk, Options, Vec<u8>) {
     (disk, options, list)
 }
 
-fn key(n: u32) -> SessionKey {
+pub fn key(n: u32) -> SessionKey {
     SessionKey::of(&n.to_le_bytes())
 }
 

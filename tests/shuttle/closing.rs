@@ -16,7 +16,8 @@ use super::{after_power_loss, below, explore, hour, key, linger, options};
 use crate::disk::sim::SimDisk;
 use crate::sync::scheduled::timers;
 use crate::{
-    Access, Durability, Error, LogStore, OpenError, Options, ReadMode, SessionKey, SessionStore as _,
+    Access, AtCap, Binding, Durability, Error, LogStore, OpenError, Options, OwnerKey, ReadMode, SessionKey,
+    SessionStore as _, Whose,
 };
 
 /// What a session may be found to be: the first byte of its payload, 0 where it is gone.
@@ -83,6 +84,33 @@ fn mover(store: &LogStore) -> May {
     may
 }
 
+fn ann() -> OwnerKey {
+    OwnerKey::of(b"ann")
+}
+
+fn bob() -> OwnerKey {
+    OwnerKey::of(b"bob")
+}
+
+/// One that signs all of ann's sessions out but one.
+fn revoker(store: &LogStore) -> May {
+    let revoked = answer(block_on(store.revoke(Whose::Owner(ann()), Some(key(7)))));
+    vec![(key(6), vec![if revoked.is_some() { 0 } else { 7 }]), (key(7), vec![7])]
+}
+
+/// One that signs bob in where he may have one session only, and gives the new one to ann.
+fn signer(store: &LogStore) -> May {
+    let binding = Binding::to(bob()).at_most(1, AtCap::EvictOldest);
+    let signed = answer(block_on(store.create_owned_as(key(9), vec![1; 100].into(), hour(), binding)));
+    if signed.is_none() {
+        // Who gives way does so before.
+        return vec![(key(8), vec![7, 0]), (key(9), vec![0])];
+    }
+    let bound = answer(block_on(store.bind(key(9), Some(ann()))));
+    assert_ne!(bound, Some(false));
+    vec![(key(8), vec![0]), (key(9), vec![1, u8::from(bound.is_none())])]
+}
+
 /// One that waits for all that is staged, and one write that is given up at some moment.
 fn quitter(store: &LogStore) -> May {
     let flushed = answer(block_on(store.flush()));
@@ -100,13 +128,16 @@ fn quitter(store: &LogStore) -> May {
     vec![(key(5), vec![7, 8])]
 }
 
-/// A store with five sessions, which lie in a segment that is sealed and, by option, cold.
+/// A store with eight sessions, three of which are somebody's, which lie in a segment that is sealed and, by option, cold.
 fn store(options: &Options) -> (SimDisk, LogStore) {
     let disk = SimDisk::new(below(1 << 32));
     let open = || block_on(LogStore::open_on(Arc::new(disk.clone()), options.clone())).unwrap();
     let store = open();
-    for n in 1..=5 {
+    for n in 1..=8 {
         block_on(store.at(Durability::Buffered).upsert(key(n), vec![7; 100].into(), hour())).unwrap();
+    }
+    for (n, owner) in [(6, ann()), (7, ann()), (8, bob())] {
+        assert!(block_on(store.at(Durability::Buffered).bind(key(n), Some(owner))).unwrap());
     }
     block_on(store.close()).unwrap();
     (disk.clone(), open())
@@ -125,7 +156,7 @@ fn run(end: fn(LogStore)) {
     let (mut options, _) = options();
     options.read_mode = if below(2) == 0 { ReadMode::Mapped } else { ReadMode::Pread };
     let (disk, store) = store(&options);
-    let lives: [fn(&LogStore) -> May; 5] = [writer, reader, mover, quitter, filler];
+    let lives: [fn(&LogStore) -> May; 7] = [writer, reader, mover, quitter, filler, revoker, signer];
     let spawn = |life: fn(&LogStore) -> May| {
         let store = store.clone();
         thread::spawn(move || {

@@ -84,7 +84,9 @@ fn copies_without_a_stream_and_a_list_are_no_empty_folder() {
     let is_copy = |name: &String| is_segment(name) && store.disk.contents(name).unwrap()[10] == 2;
     let (copies, others): (Vec<_>, Vec<_>) = store.disk.names().into_iter().partition(is_copy);
     assert!(!copies.is_empty());
-    others.iter().for_each(|name| store.disk.remove(name).unwrap());
+    for name in others {
+        store.disk.remove(&name).unwrap();
+    }
     let before = files(&store.disk);
     assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
     assert!(files(&store.disk) == before && !verify(&store.disk, &store.options).is_sound());

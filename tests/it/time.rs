@@ -285,3 +285,30 @@ fn system_clock_counts_from_the_boot_of_the_machine() {
     let hundredth = Duration::from_millis(10);
     assert!(earlier <= uptime + hundredth && uptime <= later + hundredth, "{earlier:?} {uptime:?} {later:?}");
 }
+
+/// A machine that has slept, to a process in a time namespace of its own: it alone sees a boot time that is ahead, as after a suspension of so long. Where
+/// that may not be made, it is said.
+#[cfg(target_os = "linux")]
+#[test]
+fn system_clock_counts_the_time_that_a_machine_sleeps() {
+    const NAME: &str = "time::system_clock_counts_the_time_that_a_machine_sleeps";
+    const SLEPT_S: u64 = 10_000_000;
+    let slept = "CLOAKROOM_SLEPT";
+    if std::env::var_os(slept).is_some() {
+        return println!("\n#uptime {}", SystemClock.uptime().as_secs());
+    }
+    let before = SystemClock.uptime().as_secs();
+    let output = std::process::Command::new("unshare")
+        .args(["--time", "--boottime", &SLEPT_S.to_string()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(slept, "1")
+        .output();
+    let said = match &output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout),
+        failed => return println!("skipped: {failed:?}"),
+    };
+    let uptime = said.lines().find_map(|line| line.strip_prefix("#uptime ")?.parse::<u64>().ok()).unwrap();
+    let passed = uptime - SLEPT_S - before;
+    assert!(passed <= SystemClock.uptime().as_secs() - before, "{uptime} is not {before} and {SLEPT_S}");
+}

@@ -221,6 +221,31 @@ fn touches_that_a_newer_one_replaced_are_not_copied() {
     assert!((1..20_000).contains(&copied), "{copied} bytes were copied for a session's newest touch");
 }
 
+/// As of two requests in one millisecond.
+#[test]
+fn lifetime_that_is_given_twice_at_once_is_copied_once() {
+    let mut life = Life::open(SimDisk::new(1));
+    let keys: Vec<_> = (0..60_u32).map(|n| SessionKey::of(&n.to_le_bytes())).collect();
+    for key in &keys {
+        assert!(life.write(*key, 900, When::Absent(Lifetime::idle(HOUR)), Durability::Buffered));
+    }
+    life.again(End::Close);
+    let store = life.store().at(Durability::Buffered);
+    for key in keys.iter().chain(&keys) {
+        let lifetime = Lifetime::absolute(HOUR);
+        assert!(drive(&store, store.set_lifetime(*key, lifetime)).unwrap().unwrap());
+    }
+    drive(&store, store.close()).unwrap().unwrap();
+    let store = LogStore::open_by_hand(Arc::new(life.disk.clone()), life.options.clone()).unwrap();
+    let calls = || {
+        (0..50).for_each(|_| store.step());
+        life.disk.calls()
+    };
+    let copied = calls();
+    assert!(store.stats().compacted_bytes > 0);
+    assert_eq!(calls(), copied, "the copy was copied again");
+}
+
 #[test]
 fn file_that_could_not_be_removed_is_removed_later_and_no_other_is_tried_again() {
     let life = Life::new(SimDisk::new(1));

@@ -90,6 +90,35 @@ fn copies_of_what_ends_soon_go_without_another_copy() {
     assert!((0..90).filter(|n| n % 3 == 2 && n % 9 != 2).all(|n| there(&store, n)));
 }
 
+/// What lives of a segment that was written when they were longer may be more than the reserve takes.
+#[test]
+fn segment_too_long_for_the_reserve_of_a_full_disk_keeps_no_other_from_its_turn() {
+    let (short, _) = options();
+    let long = Options { segment_bytes: 1 << 20, ..short.clone() };
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &long).at(Durability::Buffered);
+    (0..200).for_each(|n| create(&store, n, 3_000, hours(1)));
+    // Too little of it is dead for a compaction that is not pressed.
+    (0..80).for_each(|n| assert!(run(&store, store.delete(key(n))).unwrap().unwrap()));
+    run(&store, store.close()).unwrap().unwrap();
+    let store = open(&disk, &short).at(Durability::Buffered);
+    (200..290).for_each(|n| create(&store, n, 3_000, hours(1)));
+    store.step();
+    disk.space_bytes(disk.used_bytes());
+    let put = |n: u32| run(&store, store.create_as(key(n), vec![1; 3_000].into(), hours(1))).unwrap();
+    let mut next = 300;
+    while put(next).is_ok() {
+        next += 1;
+    }
+    // Of the long one more is dead than of each of the others.
+    let dead = (200..290).filter(|n| n % 3 == 0);
+    dead.for_each(|n| assert!(run(&store, store.delete(key(n))).unwrap().unwrap()));
+    (0..20).for_each(|_| store.step());
+    assert!(store.stats().compacted_bytes > 0, "none had its turn: {:?}", store.stats());
+    assert!(put(next).is_ok());
+    assert!((80..290).filter(|n| *n < 200 || n % 3 != 0).all(|n| there(&store, n)));
+}
+
 #[test]
 fn store_that_opens_with_shorter_segments_makes_none_that_is_longer() {
     let (short, _) = options();

@@ -31,6 +31,8 @@
 use std::io;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use crate::clock::Timestamp;
 use crate::format::{Body, Kind, Listed, Placed, RecordHeader, segment_name};
 use crate::id::{Address, SegmentId};
@@ -72,6 +74,10 @@ impl Engine {
         {
             done = self.compact_these(&victims, true);
             self.reserve.restore(&self.catalog);
+            if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull) {
+                // Segments were longer once, and more of one may be alive than the reserve takes. Others have their turn.
+                self.unread.lock().extend(&victims);
+            }
         }
         match done {
             Ok(done) => {
@@ -115,6 +121,7 @@ impl Engine {
     fn compact_these(&self, victims: &[SegmentId], on_reserve: bool) -> io::Result<bool> {
         let mut made = Vec::new();
         let listed = self.copy_and_list(victims, on_reserve, &mut made);
+        self.table.bury();
         if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
             return listed;
         }
@@ -209,6 +216,7 @@ impl Engine {
         if scanned.end != segment.written() {
             return None;
         }
+        keep_newest_touches(&mut survivors);
         // Of this one it is known, and it may be more than what is counted as live: half of a rotation becomes a record of its own.
         copier.expect(&survivors, later);
         for survivor in survivors {
@@ -291,6 +299,7 @@ impl Engine {
     fn list_copies(&self, victims: &[SegmentId], copies: &[Arc<Segment>]) -> io::Result<bool> {
         let listed = copies.iter().map(|copy| copy.listed(Some(copy.seal())));
         let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
+            manifest.durable = self.log.durable().pack();
             manifest.segments.retain(|listed| !victims.iter().any(|id| id.0 == listed.id));
             manifest.segments.extend(listed);
         });
@@ -307,7 +316,7 @@ impl Engine {
     fn unlink(&self, victims: &[SegmentId]) {
         // Of a session that was revoked there is no copy, and its key is told from its record.
         if self.listeners.are_any() {
-            self.sweep_revoked();
+            self.sweep_revoked(|| {});
         }
         self.table.remove(victims);
         // Who holds a segment holds its space.
@@ -330,4 +339,13 @@ impl Engine {
             _ => {}
         }
     }
+}
+
+/// A session counts one touch as alive. Of several with the same deadlines only the last is copied: the others would be dead in the copy, which
+/// would be copied for them again and again, and an older one alone would not stand above all that it was newer than.
+fn keep_newest_touches(survivors: &mut Vec<Survivor<'_>>) {
+    let mut seen = HashSet::new();
+    survivors.reverse();
+    survivors.retain(|survivor| !matches!(survivor.what, What::Touch) || seen.insert(survivor.header.key));
+    survivors.reverse();
 }

@@ -1,7 +1,7 @@
 //! The file system: a folder of files through `std::fs`, positional reads and writes, and shared memory maps.
 //!
-//! The only module that names `std::fs` and `memmap2`, and the only one with `unsafe`. It keeps no state and retries nothing:
-//! what the operating system answers is the answer. Unix only: positional reads and writes, file modes and folder syncs
+//! The only module that names `std::fs` and `memmap2`, and the only one with `unsafe`. It knows nothing but the folder that it has locked,
+//! and repeats what a signal has interrupted: what the operating system answers else is the answer. Unix only: positional reads and writes, file modes and folder syncs
 //! have no portable form.
 //!
 //! Invariants: two holders never have one folder, since the lock is on the folder itself, and on a file in it that is never removed; and once the
@@ -108,7 +108,10 @@ impl Disk for RealDisk {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
-            if entry.file_type()?.is_file() && entry.file_name() != LOCK_NAME {
+            let kind = entry.file_type()?;
+            // A link to a file is opened like one, so it is one.
+            let is_file = kind.is_file() || kind.is_symlink() && entry.path().is_file();
+            if is_file && entry.file_name() != LOCK_NAME {
                 names.push(entry.file_name().to_string_lossy().into_owned());
             }
         }

@@ -14,6 +14,7 @@ use cloakroom::disk::Disk;
 use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::{Access, Durability, Lifetime, LogStore, OpenError, SessionKey, SessionStore, When, Work};
 
+use crate::stores::defaults;
 use crate::support::history::{Op, Step};
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
@@ -386,5 +387,29 @@ fn flipped_bit_anywhere_in_a_sealed_segment_is_refused() {
         life.disk = whole.copy(2);
         life.disk.flip_bit(&file, offset, 5).unwrap();
         assert_eq!(refused(&mut life).0, file, "offset {offset}");
+    }
+}
+
+/// A file that was moved to another volume, say.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "it moves the store's files, as an administrator does")]
+async fn link_to_a_file_of_the_store_is_that_file_to_everyone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = (folder.path().join("store"), folder.path().join("other"));
+    let opened = LogStore::open(&store, defaults()).await.unwrap();
+    let id = opened.create("x".into(), HOUR).await.unwrap();
+    opened.close().await.unwrap();
+    std::fs::create_dir(&other).unwrap();
+    let all: Vec<_> = std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    for name in all.iter().filter(|name| *name != "LOCK") {
+        std::fs::rename(store.join(name), other.join(name)).unwrap();
+        std::os::unix::fs::symlink(other.join(name), store.join(name)).unwrap();
+    }
+    let report = LogStore::verify(&store, defaults()).await.unwrap();
+    assert!(report.is_sound() && report.sessions == 1, "{report:?}");
+    for _ in 0..2 {
+        let opened = LogStore::open(&store, defaults()).await.unwrap();
+        assert!(opened.get(id.key(), Access::Peek).await.unwrap().is_some());
+        opened.close().await.unwrap();
     }
 }

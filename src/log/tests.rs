@@ -231,4 +231,10 @@ fn list_of_segments_keeps_their_order_replaces_by_id_and_forgets() {
     assert!(find(&list, SegmentId(3)).is_some_and(|s| !s.is_mapped()));
     assert!(find(&list, SegmentId(5)).is_none() && find(&list, SegmentId(2)).is_none());
     assert_eq!(held.len(), 3, "who holds the list keeps what it had");
+    let gone = Arc::downgrade(&held[2]);
+    table.bury();
+    drop(held);
+    assert_eq!(gone.strong_count(), 1, "a reader that is the last lets go of nothing");
+    table.bury();
+    assert_eq!(gone.strong_count(), 0);
 }

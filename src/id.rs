@@ -290,6 +290,19 @@ pub(crate) struct Position {
     pub(crate) offset: u32,
 }
 
+impl Position {
+    /// In one word, in the same order.
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.segment.0) << 32 | u64::from(self.offset)
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Self {
+        let [segment, offset] = [packed >> 32, packed & u64::from(u32::MAX)];
+        let segment = SegmentId(u32::try_from(segment).unwrap_or(0));
+        Self { segment, offset: u32::try_from(offset).unwrap_or(0) }
+    }
+}
+
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)

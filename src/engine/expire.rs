@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Timestamp;
 use crate::events::Event;
 use crate::format::RECORD_HEADER_BYTES;
 use crate::id::SessionKey;
@@ -22,15 +23,7 @@ const SLICE: usize = 256;
 impl Engine {
     /// Takes everything out that is due; says how many sessions ended.
     pub(super) fn expire(&self) -> u64 {
-        let ended = (0..Index::SHARDS)
-            .map(|shard| {
-                // Many may end at once, and writes need the next segment meanwhile.
-                if self.log.needs_spare().is_some() && !self.log.is_pressed() {
-                    self.provide();
-                }
-                self.expire_shard(shard)
-            })
-            .sum();
+        let ended = (0..Index::SHARDS).map(|shard| self.expire_shard(shard)).sum();
         if ended > 0 {
             self.counters.expired.fetch_add(ended, Ordering::Relaxed);
             self.time_is_due.store(true, Ordering::Relaxed);
@@ -41,9 +34,16 @@ impl Engine {
     fn expire_shard(&self, number: usize) -> u64 {
         let mut ended = 0;
         loop {
+            if self.stopping.load(Ordering::Acquire) {
+                return ended;
+            }
+            self.provide_if_needed();
             let mut shard = self.index.lock_shard(number);
             let now = self.clock.now();
             let expired = shard.expire(now, SLICE, self.listeners.are_any());
+            if expired.removed > 0 {
+                self.ended_by(now);
+            }
             ended += expired.removed as u64;
             for (key, ..) in expired.outlived {
                 // Without room now the session stays, expired, and its turn comes again.
@@ -58,6 +58,11 @@ impl Engine {
                 return ended;
             }
         }
+    }
+
+    /// Somebody has ended by this time: until it is written down, a crash beside a wall clock that is behind may bring them back.
+    pub(super) fn ended_by(&self, time: Timestamp) {
+        self.ended_by.fetch_max(time.as_millis(), Ordering::AcqRel);
     }
 
     /// Takes sessions that ended out of a shard, which handed them out, and tells of each; says how many. Their keys are read while no lock is held, so

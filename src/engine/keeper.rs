@@ -28,7 +28,7 @@ use crate::sync::spawn;
 use super::catalog::Unchanged;
 use super::{Engine, Threads};
 
-/// How often the keeper looks around when nothing wakes it: expiry is late in memory by this at most, never in what a read answers.
+/// How often the keeper looks around when nothing wakes it: expiry is late in memory by little more, but for what sweeps take, never in what a read answers.
 const ROUND: Duration = Duration::from_millis(100);
 
 /// How often compaction looks for work when nothing wakes it.
@@ -146,11 +146,12 @@ impl Engine {
 
     /// One round of the keeper.
     fn keep(&self) {
+        self.table.bury();
         if self.is_read_only || self.log.poisoned().is_some() {
             return;
         }
         self.provide();
-        self.sweep_revoked();
+        self.sweep_revoked(|| self.provide_if_needed());
         // By a time that may be wrong nobody is ended for good: reads leave them out, and that is all.
         if !self.clock.is_doubtful() {
             self.expire();
@@ -158,6 +159,13 @@ impl Engine {
         let time = self.time_is_due.swap(false, Ordering::Relaxed);
         if !self.log.mark(time) && time {
             self.time_is_due.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Many may end at once, and writes need the next segment meanwhile.
+    pub(super) fn provide_if_needed(&self) {
+        if self.log.needs_spare().is_some() && !self.log.is_pressed() {
+            self.provide();
         }
     }
 
@@ -171,6 +179,7 @@ impl Engine {
             return;
         }
         let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
+            manifest.durable = self.log.durable().pack();
             for segment in &*to_seal {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());
@@ -319,6 +328,7 @@ impl Engine {
         }
         let unused: Vec<_> = spare.iter().chain(empty.then_some(&active)).map(|s| s.id()).collect();
         let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {
+            manifest.durable = self.log.durable().pack();
             for segment in &left {
                 if let Some(listed) = manifest.find(segment.id()) {
                     listed.seal = Some(segment.seal());

@@ -118,6 +118,8 @@ pub(crate) struct Engine {
     left_behind: Mutex<Vec<SegmentId>>,
     /// Sessions ended since the last group said what time it is.
     time_is_due: AtomicBool,
+    /// The latest time by which somebody has ended, in milliseconds since 1970.
+    ended_by: AtomicU64,
     /// Held while segments are compacted: one run at a time.
     compacting: Mutex<()>,
     /// Space that a compaction gets when there is no other.
@@ -188,6 +190,7 @@ impl Opened {
             unread: Mutex::default(),
             left_behind: Mutex::default(),
             time_is_due: AtomicBool::new(false),
+            ended_by: AtomicU64::new(0),
             compacting: Mutex::new(()),
             reserve,
             compactor: Signal::default(),

@@ -10,8 +10,8 @@
 //! 2. *Nobody reads on.* A read asks the revocations that are under way. The keeper takes the ended sessions out of the index, a few at a time,
 //!    and only then forgets the revocation: so a revocation of a million sessions costs its caller one record.
 //! 3. *What it ends stays ended.* A revoked session leaves nothing behind that it does not hide itself: every version on disk is of the same owner
-//!    or is hidden by a tombstone, since a session changes owners by a rotation from its key to the same key, which is a put and a tombstone in
-//!    one record. The revocation counts as live until the latest deadline that any owned record was given before it; after that, whatever
+//!    or is hidden by a tombstone, since a live session changes owners by a rotation from its key to the same key, which is a put and a tombstone in
+//!    one record, and one that begins under the key of a session that was revoked leaves the revocation as it is. The revocation counts as live until the latest deadline that any owned record was given before it; after that, whatever
 //!    it hides has expired for any open. Compaction drops what it has ended only once it is on the device, as for every record that ends another.
 //! 4. *The one it spares* lives on under the rule itself: at replay that key is left out. If it is rotated, the new record has a later number.
 
@@ -237,13 +237,18 @@ impl Engine {
         done.await.map(Option::unwrap_or_default)
     }
 
-    /// Takes the sessions out of the index that were revoked.
-    pub(super) fn sweep_revoked(&self) {
+    /// Takes the sessions out of the index that were revoked. It looks at all there are, so `between` is what must not wait for so long; where the
+    /// store ends, what is left is left: nobody who was revoked is found, and the next open knows of it.
+    pub(super) fn sweep_revoked(&self, between: impl Fn()) {
         let Some(upto) = self.index.revoked_last() else { return };
         let mut removed = 0;
         for shard in 0..Index::SHARDS {
             let mut left = u32::MAX;
             while left > 0 {
+                if self.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                between();
                 let mut locked = self.index.lock_shard(shard);
                 let keys_wanted = self.listeners.are_any();
                 let swept = self.index.sweep_revoked(&mut locked, left, SLICE, keys_wanted);

@@ -296,6 +296,7 @@ impl Engine {
             let Some(found) = standing.found else { return Ok(Tried::Done(None)) };
             // Who has expired by a time that may be wrong could come back with the right one, so the delete is written down.
             if live.is_none() && !self.clock.is_doubtful() {
+                self.ended_by(found.deadlines.expires_at.min(now));
                 return Ok(Tried::Done(None));
             }
             drop(standing);
@@ -309,8 +310,15 @@ impl Engine {
     }
 
     /// What has ended a session may still be on its way to the device, and "it is gone" must not be answered before that is there.
+    /// Where that was its deadline, the time must be there too, or a crash beside a wall clock that is behind would bring it back.
     async fn await_its_end(&self, durability: Durability) -> Result<(), Error> {
-        if durability == Durability::Buffered { Ok(()) } else { self.flush().await }
+        if durability == Durability::Buffered {
+            return Ok(());
+        }
+        if self.log.time().as_millis() < self.ended_by.load(Ordering::Acquire) {
+            self.log.mark(true);
+        }
+        self.flush().await
     }
 
     /// Tells that a session began, and before it how the one ended that has left nobody but its entry behind. Its shard is locked.

@@ -24,6 +24,9 @@ const EAGER_BYTES: usize = 256 << 10;
 /// Buffered writes are synced after this long; nothing promises it, but it keeps the unsynced end short.
 const BUFFERED_SYNC: Duration = Duration::from_secs(1);
 
+/// What the store itself asks for is synced after this long, whatever its writers wait for.
+const ASKED_SYNC: Duration = Durability::INTERVAL_DEFAULT;
+
 /// The next segment is asked for when the last part of this one is reached: one of this many parts.
 const AHEAD_PARTS: u32 = 4;
 
@@ -58,6 +61,12 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// Asks for it though it may have no records, and for a sync that no interval of a member holds up.
+    pub(crate) fn ask(&mut self) {
+        self.urgent = true;
+        self.waiters.sync_within = sooner(self.waiters.sync_within, Some(ASKED_SYNC));
+    }
+
     fn new(segment: Arc<Segment>, base: u32, next_seq: Seq, mut bytes: Vec<u8>) -> Self {
         bytes.clear();
         bytes.resize(GROUP_HEADER_BYTES as usize, 0);
@@ -177,9 +186,14 @@ impl Staging {
         matches!(self.state, State::Open | State::Closed) && (!self.ended.is_empty() || self.open.is_wanted())
     }
 
+    /// Whether there are records that no group was taken with yet.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.ended.is_empty() || self.open.records > 0
+    }
+
     /// Whether every record that was staged reached the kernel.
     pub(crate) fn is_written(&self) -> bool {
-        self.ended.is_empty() && self.open.records == 0 && self.in_flight.is_none()
+        !self.has_records() && self.in_flight.is_none()
     }
 
     /// Whether records are taken, or why not.

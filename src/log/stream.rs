@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::clock::{Deadline, StoreClock};
+use crate::clock::{Deadline, StoreClock, Timestamp};
 use crate::format::{Body, GROUP_HEADER_BYTES, RecordHeader};
-use crate::id::{Address, Position, SegmentId, Seq};
+use crate::id::{Address, Position, Seq};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, Signal};
@@ -60,6 +60,8 @@ pub(crate) struct Log {
     syncing: Mutex<bool>,
     /// The position up to which everything is synced: segment in the high half, offset in the low.
     durable: AtomicU64,
+    /// The time of the last group, in milliseconds since 1970; 0 before there is one.
+    time: AtomicU64,
     /// Bytes that may still be staged before some are written.
     room: Semaphore,
     /// Tells those who wait for the next segment.
@@ -89,7 +91,8 @@ impl Log {
             unsynced: Mutex::default(),
             sync_work: Condvar::new(),
             syncing: Mutex::new(false),
-            durable: AtomicU64::new(pack(start)),
+            durable: AtomicU64::new(start.pack()),
+            time: AtomicU64::new(0),
             room: Semaphore::new(room_bytes as usize),
             space: Notify::new(),
             turned: Signal::default(),
@@ -124,12 +127,12 @@ impl Log {
         room: &mut Room<'_>,
     ) -> Result<Staged, Refused> {
         let mut staging = self.staging.lock();
-        let (was_empty, was_urgent, left) = (!staging.has_work(), staging.is_urgent(), staging.left.len());
+        let (was_empty, was_urgent) = (!staging.has_work(), staging.is_urgent());
         let needed = staging.needs_spare().is_some();
         let staged = staging.push(header, body, durability)?;
         room.use_up(header.len());
         let wake = was_empty || (!was_urgent && staging.is_urgent());
-        let turned = staging.left.len() > left || (!needed && staging.needs_spare().is_some());
+        let turned = !needed && staging.needs_spare().is_some();
         drop(staging);
         if wake {
             self.work.notify_one();
@@ -163,7 +166,7 @@ impl Log {
 
     /// Everything before this is on the device.
     pub(crate) fn durable(&self) -> Position {
-        unpack(self.durable.load(Ordering::Acquire))
+        Position::unpack(self.durable.load(Ordering::Acquire))
     }
 
     /// Writes one group, if there is any; says whether there was.
@@ -216,7 +219,9 @@ impl Log {
         let mut group = staging.take()?;
         // Read after the group was taken: the watermark may be behind, never ahead.
         let watermark = self.durable();
-        group.close(watermark, self.clock.mark());
+        let time = self.clock.mark();
+        self.time.fetch_max(time.as_millis(), Ordering::AcqRel);
+        group.close(watermark, time);
         staging.watermark = watermark;
         let waiters = std::mem::take(&mut group.waiters);
         let group = Arc::new(group);
@@ -243,6 +248,11 @@ impl Log {
         }
     }
 
+    /// The time that was written down last, though it may not be on the device yet.
+    pub(crate) fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.time.load(Ordering::Acquire))
+    }
+
     /// Syncs all that is written, if there is anything; says whether there was.
     pub(crate) fn sync_next(&self) -> bool {
         let mut failed = self.syncing.lock();
@@ -262,7 +272,7 @@ impl Log {
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
         *failed = false;
-        self.durable.fetch_max(pack(upto), Ordering::AcqRel);
+        self.durable.fetch_max(upto.pack(), Ordering::AcqRel);
         for waiter in unsynced.waiters {
             let _ = waiter.send(Ok(()));
         }
@@ -288,20 +298,18 @@ impl Log {
         let durable = self.durable();
         let mut staging = self.staging.lock();
         let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
-        let idle = staging.is_written();
-        // Behind the mark the group that ends the segment has its room. Where it has not, the mark would never come if no record did: it goes into the next.
+        // A group that is to come has a later time, one that is on its way may not.
+        let idle = if time { !staging.has_records() } else { staging.is_written() };
+        // Behind the mark the group that ends the segment has its room. Where it has not, another segment is on its way, and the mark goes into that.
         let room = u64::from(staging.open.end()) + u64::from(GROUP_HEADER_BYTES);
         let fits = room <= u64::from(staging.open.segment.capacity());
-        let wanted = idle && (behind || time) && matches!(staging.state, State::Open);
-        let turned = wanted && !fits && staging.turn(0).is_ok();
-        let asked = wanted && (fits || turned);
-        staging.open.urgent |= asked;
+        let asked = idle && (behind || time) && fits && matches!(staging.state, State::Open);
+        if asked {
+            staging.open.ask();
+        }
         drop(staging);
         if asked {
             self.work.notify_one();
-        }
-        if turned {
-            self.turned.raise();
         }
         asked
     }
@@ -311,7 +319,7 @@ impl Log {
         let (tell, outcome) = oneshot::channel();
         let mut staging = self.staging.lock();
         staging.check_open()?;
-        if staging.is_written() {
+        if staging.is_written() && !staging.open.urgent {
             self.join_sync(staging.data_end, vec![tell]);
         } else {
             staging.open.waiters.synced.push(tell);
@@ -341,7 +349,9 @@ impl Log {
         // In a store that has ended meanwhile it stays a spare, and is removed.
         let turned = matches!(staging.state, State::Open) && staging.turn(0).is_ok();
         // The one it has left is not sealed before something in this one is durable.
-        staging.open.urgent |= turned;
+        if turned {
+            staging.open.ask();
+        }
         drop(staging);
         if turned {
             self.work.notify_one();
@@ -483,17 +493,5 @@ impl Log {
         let unsynced = self.unsynced.lock();
         self.sync_work.notify_all();
         drop(unsynced);
-    }
-}
-
-fn pack(position: Position) -> u64 {
-    u64::from(position.segment.0) << 32 | u64::from(position.offset)
-}
-
-fn unpack(packed: u64) -> Position {
-    let [segment, offset] = [packed >> 32, packed & u64::from(u32::MAX)];
-    Position {
-        segment: SegmentId(u32::try_from(segment).unwrap_or(0)),
-        offset: u32::try_from(offset).unwrap_or(0),
     }
 }

@@ -3,18 +3,24 @@
 //! Goal: operations and background work never disturb one another. Method: real folders, small segments, many operations, and checks
 //! that hold however the threads interleave. Nothing here depends on how fast the machine is.
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloakroom::disk::sim::SimDisk;
 use cloakroom::{
-    Access, Clock, Durability, Error, Lifetime, LogStore, OpenError, Options, ReadMode, SessionKey,
-    SessionStore, SystemClock, Timestamp,
+    Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey,
+    ReadMode, SessionKey, SessionStore, SystemClock, Timestamp, Whose, Work,
 };
 use tokio::task::JoinSet;
 
-use crate::stores::defaults;
+use crate::stores::{defaults, eventually};
+use crate::support::hooked::{At, Hooked};
+use crate::support::life::drive;
 
 const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 
@@ -285,4 +291,102 @@ async fn store_at_rest_lets_the_processor_rest() {
         "it asked for the time {asked} times"
     );
     store.close().await.unwrap();
+}
+
+/// What the store asks for itself waits for nobody's interval.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_were_left_go_and_the_time_is_kept_though_an_interval_is_an_hour() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let options = |clock: &Arc<ManualClock>| {
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
+        Options { clock, durability: Durability::Interval(Duration::from_secs(3_600)), ..small_segments() }
+    };
+    let disk = SimDisk::new(1);
+    let store = LogStore::open_on(Arc::new(disk.clone()), options(&clock)).await.unwrap();
+    let minute = Lifetime::absolute(Duration::from_secs(60));
+    for _ in 0..300 {
+        store.upsert(key(0), vec![1; 5_000].into(), minute).await.unwrap();
+    }
+    eventually("what is dead is gone", || disk.used_bytes() < 6 * (64 << 10)).await;
+
+    store.upsert(key(1), "x".into(), minute).await.unwrap();
+    store.flush().await.unwrap();
+    store.upsert(key(2), "x".into(), HOUR).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    assert!(store.get(key(1), Access::Peek).await.unwrap().is_none());
+    let earlier = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let is_back = || {
+        let copy = disk.copy(1);
+        copy.crash();
+        let store = LogStore::open_by_hand(Arc::new(copy), options(&earlier)).unwrap();
+        drive(&store, store.get(key(1), Access::Peek)).unwrap().unwrap().is_some()
+    };
+    eventually("that it has ended is on the disk", || !is_back()).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_out_of_who_has_just_ended_keeps_the_time_by_which_that_was() {
+    for swept in [false, true] {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+        let options = |clock: &Arc<ManualClock>| {
+            let clock = Arc::clone(clock) as Arc<dyn Clock>;
+            Options { clock, ..small_segments() }
+        };
+        let disk = SimDisk::new(1);
+        let store = LogStore::open_by_hand(Arc::new(disk.clone()), options(&clock)).unwrap();
+        let minute = Lifetime::absolute(Duration::from_secs(60));
+        drive(&store, store.create_as(key(1), "x".into(), minute)).unwrap().unwrap();
+        drive(&store, store.flush()).unwrap().unwrap();
+        clock.advance(Duration::from_secs(61));
+        if swept {
+            store.work(Work::Keep);
+        }
+        let groups = store.stats().groups;
+        for _ in 0..3 {
+            // Nothing but what it asks for is done.
+            let mut answer = pin!(store.delete(key(1)));
+            let mut poll = || answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let mut polled = poll();
+            while polled.is_pending() {
+                store.work(Work::Write);
+                store.work(Work::Sync);
+                polled = poll();
+            }
+            assert!(matches!(polled, Poll::Ready(Ok(false))));
+        }
+        assert_eq!(store.stats().groups, groups + 1, "the time is written down once");
+        disk.crash();
+        let earlier = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+        let store = LogStore::open_by_hand(Arc::new(disk), options(&earlier)).unwrap();
+        let found = drive(&store, store.get(key(1), Access::Peek)).unwrap().unwrap();
+        assert!(found.is_none(), "swept: {swept}: who was signed out is back");
+    }
+}
+
+/// A revocation looks at every session there is, and writes need segments meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn sweep_of_many_whose_keys_are_read_holds_up_neither_writes_nor_a_close() {
+    const MANY: u32 = 4_000;
+    #[expect(clippy::disallowed_methods, reason = "a device that takes its time")]
+    let disk = Hooked::on(SimDisk::new(1), |at, _| {
+        if matches!(at, At::Read) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let store = LogStore::open_on(disk, small_segments()).await.unwrap().at(Durability::Buffered);
+    let owner = OwnerKey::of(b"everybody");
+    for n in 0..MANY {
+        store.create_owned_as(key(n.into()), vec![1; 500].into(), HOUR, owner.into()).await.unwrap();
+    }
+    let events = store.events();
+    store.revoke(Whose::Everybody, None).await.unwrap();
+    for n in 0..40 {
+        store.upsert(key(n), vec![1; 8_000].into(), HOUR).await.unwrap();
+    }
+    assert_eq!(store.stats().revoked, 0, "the writes have waited for the sweep");
+    store.close().await.unwrap();
+    assert_eq!(store.stats().revoked, 0, "the close has waited for the sweep");
+    drop(events);
 }

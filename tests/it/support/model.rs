@@ -150,9 +150,9 @@ impl Model {
         self.keys().filter(|key| self.live(*key, now).is_some()).count()
     }
 
-    /// Whether there is a session, be it past its deadline.
-    pub fn is_kept(&self, key: SessionKey) -> bool {
-        self.newest(key).is_some()
+    /// The deadline of a session that was not ended otherwise, be it past.
+    pub fn deadline(&self, key: SessionKey) -> Option<Timestamp> {
+        self.newest(key).map(|session| session.expires_at)
     }
 
     /// Begins an operation: it may happen from here on.

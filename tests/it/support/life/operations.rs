@@ -195,17 +195,18 @@ impl Life {
     pub fn delete(&mut self, key: SessionKey, durability: Durability) -> bool {
         let now = self.now();
         let was_live = self.model.live(key, now).is_some();
+        let ended_at = self.model.deadline(key).map_or(Timestamp::default(), |deadline| deadline.min(now));
         let op = self.model.begin();
         // Who has ended by a time that may be wrong must not come back.
-        if was_live || self.is_doubtful() && self.model.is_kept(key) {
+        if was_live || self.is_doubtful() && self.model.deadline(key).is_some() {
             self.model.stage(Some(key), None);
         }
         let answer = self.ask(durability, |store| store.delete(key));
         match self.heard(answer) {
             Heard::Failed => {}
             Heard::Answer(Ok(deleted)) if deleted == was_live => {
-                // Where nothing was left to delete the time is not written down, but what has ended the session is as safe as a delete.
-                let written_at = if was_live { now } else { Timestamp::default() };
+                // What has ended the session is as safe as a delete, be it the time.
+                let written_at = if was_live { now } else { ended_at };
                 self.acknowledged(op, durability, written_at);
             }
             answer @ Heard::Answer(_) => self.wrong("delete", &answer, &was_live),

@@ -25,7 +25,7 @@ const SESSIONS: u32 = 60;
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
 
 /// A manifest: store, mark, doubt, next segment, next number, segments.
-type Listing = ([u8; 16], u64, u64, u32, u64, Vec<Listed>);
+type Listing = ([u8; 16], u64, u64, u32, u64, u64, Vec<Listed>);
 
 /// A store, and what stands where in its segments.
 struct Base {
@@ -193,7 +193,7 @@ fn relist(disk: &SimDisk, part: usize, byte: usize, number: u32) {
 fn mend_seals(disk: &SimDisk) {
     let Some(bytes) = disk.contents("MANIFEST") else { return };
     let Some(Ok(mut listing)) = bytes.get(24..).map(postcard::from_bytes::<Listing>) else { return };
-    for (id, _, _, _, seal) in &mut listing.5 {
+    for (id, _, _, _, seal) in &mut listing.6 {
         let Some((len, crc)) = seal else { continue };
         let segment = disk.contents(&format!("{id:08x}.seg"));
         if let Some(counts) = segment.as_ref().and_then(|bytes| bytes.get(..*len as usize)) {

@@ -30,10 +30,11 @@
 //!    before it are. A *torn end beside damage* has no bound: on a device that damages, it may be damage as well; nor has one that ends in a
 //!    record that is damaged, above the last place that a group says was on the device, though zeros follow.
 //! 9. A *list that is not current* (see [`survey`](super::survey)): the segments that are newer go on its stream, and each must begin with the number
-//!    at which the one before ended, else something is missing between them. A newer copy is judged as in 6. Without a list L is infinite.
+//!    at which the one before ended, or else be the first of a life, whose first group says that nothing of another segment was on the device
+//!    behind it; else something is missing between them. A newer copy is judged as in 6. Without a list L is infinite.
 //!
-//! Not covered, as in an open: where nothing else is damaged, what lies behind the last watermark of a stream that was not closed cannot be told
-//! from a torn end, or if it is all zeros from one that was never written.
+//! Not covered, as in an open: where nothing else is damaged, what lies behind the last watermark of a stream that was not closed, and behind
+//! what the list says was on the device, cannot be told from a torn end, or if it is all zeros from one that was never written.
 
 use crate::clock::Timestamp;
 use crate::disk::Disk;
@@ -47,9 +48,11 @@ use crate::index::{Index, Replay};
 use crate::log::{Found, Scanned, Trust, claimed_behind, end_of_bytes, last_group, scan, walk};
 use crate::options::SEGMENT_BYTES_MAX;
 
+use super::catalog::MANIFEST;
 use super::damage::quarantined;
 use super::fold::fold;
-use super::survey::{Survey, read_file, survey};
+use super::recover::is_used_up;
+use super::survey::{Survey, USED_UP, read_file, survey};
 
 /// A segment with records that count.
 pub(super) struct Source {
@@ -95,8 +98,10 @@ struct Walked {
     is_open: bool,
     /// Its last group hands over to the next segment.
     last: bool,
-    /// The number of its first group, and the one that follows its last record.
+    /// The number of its first group, and whether the stream had got there from another segment.
     first: Option<Seq>,
+    goes_on: bool,
+    /// The one that follows its last record.
     next: Seq,
 }
 
@@ -143,6 +148,11 @@ pub(super) fn assess(disk: &dyn Disk) -> Result<Assessment, OpenError> {
         }
     }
     assessment.stream(disk, &manifest)?;
+    if is_used_up(0, assessment.next_seq) {
+        // Nobody is proven by such a number, so the next are given from the first on.
+        assessment.damage(MANIFEST, 0, USED_UP);
+        (assessment.lost, assessment.next_seq) = (Seq(u64::MAX), Seq(1));
+    }
     assessment.bound();
     Ok(assessment)
 }
@@ -236,7 +246,10 @@ impl Assessment {
         walk(bytes, header, |found| match found {
             Found::Group(group) => {
                 if is_stream {
-                    walked.first.get_or_insert(group.next_seq);
+                    if walked.first.is_none() {
+                        walked.first = Some(group.next_seq);
+                        walked.goes_on = group.watermark.segment < header.id;
+                    }
                     if std::mem::take(&mut walked.is_open) {
                         self.lost = self.lost.max(Seq(group.next_seq.0.saturating_sub(1)));
                     }
@@ -314,7 +327,8 @@ impl Assessment {
         };
         let end = Position { segment: tails[reached].header.id, offset: tails[reached].scanned.end };
         let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, &tail.header));
-        let claimed = claimed_behind(behind, end.offset).filter(|claimed| *claimed > end);
+        let told = claimed_behind(behind, end.offset).filter(|claimed| *claimed > end);
+        let claimed = told.max(Some(manifest.durable()).filter(|claimed| *claimed > end));
         let ends: Vec<u32> = if claimed.is_some() {
             let last = tails.iter().map(|tail| last_group(&tail.bytes, &tail.header)).collect::<Vec<_>>();
             let reached = last.iter().rposition(|end| *end > SEGMENT_HEADER_BYTES).unwrap_or(reached);
@@ -322,19 +336,31 @@ impl Assessment {
         } else {
             tails[..=reached].iter().map(|tail| tail.scanned.end).collect()
         };
-        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {
+        // Behind what only the list tells of, no group says what there was.
+        if claimed.is_some() && is_spoilt_from(&tails, &ends, told.unwrap_or(end)) {
             self.lost = Seq(u64::MAX);
+        }
+        let last = ends.len() - 1;
+        let read_to = Position { segment: tails[last].header.id, offset: ends[last] };
+        if claimed.is_some_and(|claimed| claimed > read_to) {
+            self.damage(&tails[last].file, read_to.offset, "it ends here, and more of it was on the device");
+            self.holes.push((read_to.segment, None));
         }
         if !self.survey.is_current {
             // A list of which nothing tells that it is the newest may name what was not to be: who has its id may have gone on.
             let others = tails[ends.len()..].iter().filter(|tail| !tail.is_whole);
             self.holes.extend(others.map(|tail| (tail.header.id, None)));
         }
-        self.count_torn(&tails[ends.len() - 1..], ends[ends.len() - 1]);
+        self.count_torn(&tails[last..], ends[last]);
         let mut handed_over: Option<(SegmentId, Seq)> = None;
+        let listed = manifest.segments.iter().filter(|listed| listed.seal.is_none()).count();
         for (at, tail) in tails.iter().enumerate().take(ends.len()) {
             let counts = &tail.bytes[..tail.bytes.len().min(ends[at] as usize)];
             let walked = self.walk(&tail.header, &tail.file, counts);
+            if handed_over.is_none() && walked.goes_on && at >= listed {
+                self.damage(&tail.file, 0, "a segment is missing before it");
+                self.holes.push((SegmentId(tail.header.id.0.saturating_sub(1)), None));
+            }
             if let (Some((from, next)), Some(first)) = (handed_over, walked.first) {
                 if !self.survey.is_current && first != next {
                     self.damage(&tail.file, 0, "a segment is missing before it");

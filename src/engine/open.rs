@@ -13,26 +13,22 @@ use crate::clock::StoreClock;
 use crate::disk::{Disk, LockError};
 use crate::error::OpenError;
 use crate::format::{
-    FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, segment_name,
+    FORMAT_VERSION, Invalid, MANIFEST_MAGIC, Manifest, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader,
+    SegmentKind, segment_name,
 };
-use crate::id::{SegmentId, Seq};
+use crate::id::{Position, SegmentId, Seq};
 use crate::log::{Log, STREAM_BYTES_MIN, Segment, Table};
 use crate::options::{Options, ReadMode, SEGMENT_BYTES_MAX};
 
 use super::catalog::{Catalog, MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, Unchanged};
 use super::damage::quarantined;
 use super::footers::Chore;
-use super::recover::{Recovered, holds_groups, is_torn, recover};
+use super::recover::{Recovered, SEGMENT_IDS_MAX, holds_groups, is_torn, recover, refuse_used_up};
 use super::reserve::Reserve;
 use super::{Engine, Opened};
 
 /// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
 pub(super) const SEQ_GAP: u64 = 1 << 32;
-
-/// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
-/// full disk ten times a second.
-pub(super) const SEGMENT_IDS_MAX: u32 = 1 << 31;
-const SEQ_MAX: u64 = 1 << 62;
 
 /// Threads that read whole segments while the store opens or closes: beyond a few the disk sets the pace.
 const WORKERS_MAX: usize = 8;
@@ -179,7 +175,14 @@ fn is_of_another(disk: &dyn Disk, name: &str) -> io::Result<bool> {
         // It is not removed, or is refused for what it tells of.
         _ => None,
     };
-    Ok(invalid == Some(Invalid::Magic) && front.iter().any(|byte| *byte != 0))
+    Ok(invalid == Some(Invalid::Magic)
+        && !is_begun(&front, if name == MANIFEST_NEW { MANIFEST_MAGIC } else { SEGMENT_MAGIC }))
+}
+
+/// Whether this is what a write that failed leaves of what begins so: some bytes of it, or none, and zeros.
+fn is_begun(front: &[u8], magic: &[u8]) -> bool {
+    let written = front.iter().zip(magic).take_while(|(byte, own)| byte == own).count();
+    front[written..].iter().all(|byte| *byte == 0)
 }
 
 fn is_ours(name: &str) -> bool {
@@ -229,6 +232,14 @@ fn whole(disk: &dyn Disk, name: &str, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// How much of a file without a header is looked at: the first group stands right behind it. The reserve has none, and is long.
+pub(super) const HEAD_BYTES: u64 = 64 << 10;
+
+/// Whether something was written to a file that has no header. A header is synced before anything is written behind it, so no crash leaves that.
+pub(super) fn is_headless(front: &[u8]) -> bool {
+    front.iter().skip(SEGMENT_HEADER_BYTES as usize).any(|byte| *byte != 0)
+}
+
 /// Refuses a folder whose manifest was replaced by an older one or another store's, or lost: a segment of the stream takes no group before it is
 /// listed, so one that is newer than the manifest and holds groups tells that a newer manifest was there.
 fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
@@ -245,19 +256,23 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         file.read_at(0, &mut header).map_err(read)?;
         let header = match SegmentHeader::decode(&header) {
             Ok(header) => header,
-            Err(Invalid::Unknown(found)) if manifest.segments.is_empty() => {
+            Err(Invalid::Unknown(found)) => {
                 return Err(OpenError::UnknownFormat {
                     file: name.clone(),
                     found,
                     known: FORMAT_VERSION.into(),
                 });
             }
-            // What a first open that was cut short leaves begins with a header or with zeros.
-            Err(invalid) if manifest.segments.is_empty() && header.iter().any(|byte| *byte != 0) => {
-                let what = format!("of the segment's header, {}, and no manifest lists it", invalid.what());
-                return Err(OpenError::damaged(name, 0, what));
+            Err(invalid) => {
+                if is_headless(&whole(disk, name, HEAD_BYTES).map_err(read)?) {
+                    let what = format!(
+                        "of the segment's header, {}, and no manifest lists it, though something was written behind it",
+                        invalid.what()
+                    );
+                    return Err(OpenError::damaged(name, 0, what));
+                }
+                continue;
             }
-            Err(_) => continue,
         };
         if id.0 < manifest.next_segment {
             if header.store != manifest.store {
@@ -275,7 +290,8 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
                 "it has the header of another id, and no manifest lists it",
             ));
         }
-        if is_leftover || header.id != id {
+        // Of a file under another's name, it is the other that may be known.
+        if is_leftover || header.id.0 < manifest.next_segment {
             continue;
         }
         if holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {
@@ -285,15 +301,6 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
     }
     Ok(())
-}
-
-/// Refuses a store whose next numbers might overflow while it is open.
-fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
-    if next_segment <= SEGMENT_IDS_MAX && next_seq.0 <= SEQ_MAX {
-        return Ok(());
-    }
-    let next = format!("segment {next_segment} or record {}", next_seq.0);
-    Err(OpenError::damaged(MANIFEST, 0, format!("{next} would be next, and no store gets so far")))
 }
 
 /// What an open does without on a disk that is nearly full.
@@ -329,6 +336,7 @@ fn start(
     let changed = catalog.change(clock.mark(), next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
         manifest.doubted_ms = clock.doubted_since().as_millis();
+        manifest.durable = Position { segment: active.id(), offset: SEGMENT_HEADER_BYTES }.pack();
     });
     changed.map_err(|unchanged| match unchanged {
         Unchanged::Kept(e) => OpenError::io("write the manifest")(e),

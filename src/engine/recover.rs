@@ -7,7 +7,8 @@
 //! are listed without a seal are the end of the stream. They are read in order; the first place where no valid group stands,
 //! in a segment whose last group does not hand over to the next, is the *end*. Let W be the latest watermark of any group before it.
 //!
-//! - A group header *behind* the end whose watermark is beyond the end proves that what is missing was on the device: damage.
+//! - A group header *behind* the end whose watermark is beyond the end proves that what is missing was on the device: damage. So does a manifest that
+//!   was written when more was there: each says how much that was.
 //! - Else all behind the end was written after the last sync that any surviving byte knows of. Power loss may keep any part of that, so
 //!   what follows a hole is cut with it: it is a torn tail, kept aside in a file and reported.
 //!
@@ -34,9 +35,14 @@ use crate::log::{
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
 
-use super::catalog::{Catalog, write_new};
+use super::catalog::{Catalog, MANIFEST, write_new};
 use super::fold::fold;
 use super::footers::fold_footer;
+
+/// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
+/// full disk ten times a second.
+pub(super) const SEGMENT_IDS_MAX: u32 = 1 << 31;
+const SEQ_MAX: u64 = 1 << 62;
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";
@@ -190,14 +196,15 @@ impl Recovered {
         else {
             return Ok(());
         };
-        check_end(&tails, reached)?;
+        check_end(&tails, reached, catalog.read(Manifest::durable))?;
+        for tail in &tails[..=reached] {
+            self.note(&tail.scanned, tail.scanned.end.into());
+        }
+        refuse_used_up(catalog.read(|manifest| manifest.next_segment), self.next_seq)?;
         self.keep_torn((!thrift).then_some(disk), &tails, reached);
         let start = Position { segment: tails[0].segment.id(), offset: SEGMENT_HEADER_BYTES };
         let kept = &mut tails[..=reached];
         let watermark = kept.iter().map(|tail| tail.scanned.watermark).fold(start, Ord::max);
-        for tail in &*kept {
-            self.note(&tail.scanned, tail.scanned.end.into());
-        }
         for tail in &mut *kept {
             tail.cut = cut_at(tail, watermark);
         }
@@ -308,7 +315,7 @@ fn cut_at(tail: &Tail<'_>, watermark: Position) -> u32 {
 }
 
 /// Refuses an end that surviving bytes prove to be damage.
-fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
+fn check_end(tails: &[Tail<'_>], reached: usize, listed: Position) -> Result<(), OpenError> {
     let end = &tails[reached];
     let position = Position { segment: end.segment.id(), offset: end.scanned.end };
     if end.scanned.last {
@@ -317,12 +324,12 @@ fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
         return Err(OpenError::damaged(segment_name(position.segment), position.offset, what));
     }
     let behind = tails[reached..].iter().map(|tail| (&*tail.bytes, tail.segment.header()));
-    match claimed_behind(behind, end.scanned.end) {
+    match claimed_behind(behind, end.scanned.end).max(Some(listed)) {
         Some(claimed) if claimed > position => Err(OpenError::damaged(
             segment_name(position.segment),
             position.offset,
             format!(
-                "no valid group stands here ({}), and a later one says that all up to segment {} offset {} was on the device",
+                "no valid group stands here ({}), and a later one, or the manifest, says that all up to segment {} offset {} was on the device",
                 end.scanned.stopped.map_or("it ends", crate::format::Invalid::what),
                 claimed.segment,
                 claimed.offset
@@ -330,6 +337,19 @@ fn check_end(tails: &[Tail<'_>], reached: usize) -> Result<(), OpenError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether the next numbers of a store might overflow while it is open: no store gets so far.
+pub(super) fn is_used_up(next_segment: u32, next_seq: Seq) -> bool {
+    next_segment > SEGMENT_IDS_MAX || next_seq.0 > SEQ_MAX
+}
+
+pub(super) fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), OpenError> {
+    if !is_used_up(next_segment, next_seq) {
+        return Ok(());
+    }
+    let next = format!("segment {next_segment} or record {}", next_seq.0);
+    Err(OpenError::damaged(MANIFEST, 0, format!("{next} would be next, and no store gets so far")))
 }
 
 /// Whether an unlisted file is a segment of the stream that a lost manifest listed: a group's header tells, wherever it stands and

@@ -18,6 +18,7 @@
 //!
 //! No file is removed but that one, of which step 2 kept a copy.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::{StoreClock, Timestamp};
@@ -89,6 +90,7 @@ pub(crate) fn salvage(disk: &dyn Disk, options: &Options) -> Result<Salvaged, Op
         doubted_ms: clock.doubted_since().as_millis(),
         next_segment: fresh_from,
         next_seq: next_seq.0.saturating_add(SEQ_GAP),
+        durable: 0,
         segments: Vec::new(),
     };
     let sources = std::mem::take(&mut found.sources);
@@ -106,7 +108,7 @@ pub(crate) fn salvage(disk: &dyn Disk, options: &Options) -> Result<Salvaged, Op
     }
     done.sessions_kept = rewrite.kept;
     let manifest = rewrite.manifest;
-    done.quarantined = quarantine(disk, &old, fresh_from)?;
+    done.quarantined = quarantine(disk, &old, fresh_from..manifest.next_segment)?;
     replace(disk, &manifest)?;
     Ok(done)
 }
@@ -163,9 +165,9 @@ impl Rewrite<'_> {
                 let put = RecordHeader::new(Kind::Put, header.key, header.created_s, deadlines, &body);
                 Some((RecordHeader { seq: header.seq, deadline_seq: self.last_seq, ..put }, body))
             }
-            Kind::Revoke => Some((header, body)),
+            Kind::Revoke if header.seq <= self.last_seq => Some((header, body)),
             // No older record is kept that they could end, and the newest deadlines go with the content.
-            Kind::Touch | Kind::Delete => None,
+            Kind::Revoke | Kind::Touch | Kind::Delete => None,
         }
     }
 
@@ -200,8 +202,8 @@ fn write_failed(e: std::io::Error) -> OpenError {
     OpenError::io("write the sessions that are proven")(e)
 }
 
-/// Moves aside all that was there before the segments from the id `fresh_from` on; gives the new names.
-fn quarantine(disk: &dyn Disk, old: &Manifest, fresh_from: u32) -> Result<Vec<String>, OpenError> {
+/// Moves aside all that was there before the segments with `fresh` ids; gives the new names.
+fn quarantine(disk: &dyn Disk, old: &Manifest, fresh: Range<u32>) -> Result<Vec<String>, OpenError> {
     let failed = |name: &str| OpenError::io(format!("move {name} aside"));
     let names = disk.list().map_err(OpenError::io(format!("list the folder {}", disk.name())))?;
     let turn = next_turn(&names);
@@ -217,7 +219,7 @@ fn quarantine(disk: &dyn Disk, old: &Manifest, fresh_from: u32) -> Result<Vec<St
     let segments = names.iter().filter_map(|name| Some((segment_id(name)?.0, name)));
     let is_listed = |id: u32| old.segments.iter().any(|listed| listed.id == id);
     let (listed, others): (Vec<_>, Vec<_>) =
-        segments.filter(|(id, _)| *id < fresh_from).partition(|(id, _)| is_listed(*id));
+        segments.filter(|(id, _)| !fresh.contains(id)).partition(|(id, _)| is_listed(*id));
     for part in [listed, others] {
         for (_, name) in part {
             let to = quarantine_name(turn, name);

@@ -21,20 +21,23 @@ use std::io;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::format::{FORMAT_VERSION, Invalid, Manifest, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
-use crate::id::SegmentId;
+use crate::id::{SegmentId, Seq};
 use crate::log::end_of_bytes;
 use crate::options::SEGMENT_BYTES_MAX;
 
 use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY};
 use super::damage::{Damages, quarantined};
-use super::open::{SEGMENT_IDS_MAX, segment_id};
-use super::recover::holds_groups;
+use super::open::{HEAD_BYTES, is_headless, segment_id};
+use super::recover::{SEGMENT_IDS_MAX, holds_groups, is_used_up};
 
 /// Bytes that are read at a time where the device cannot read a file whole.
 const BLOCK_BYTES: usize = 4 << 10;
 
 /// What is wrong with a file that may be all there is of a store.
 const HEADLESS: &str = "its header is damaged, and no manifest lists it";
+
+/// What is wrong with numbers behind which no others could be given.
+pub(super) const USED_UP: &str = "its numbers are such as no store gets to";
 
 /// What there is in a folder.
 pub(super) struct Survey {
@@ -58,6 +61,8 @@ enum Newer {
     Nothing,
     Stream(SegmentHeader),
     Doubtful,
+    /// Something was written to it, and its header does not hold, or is that of another name.
+    Headless,
     /// The device cannot read its front.
     Unread,
     Foreign,
@@ -66,9 +71,13 @@ enum Newer {
 pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
     let mut damages = Damages::default();
     let (manifest, is_current) = choose(disk, names, &mut damages)?;
+    let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
+    if is_used_up {
+        damages.add(MANIFEST, 0, USED_UP);
+    }
     let mut survey = Survey {
-        is_current,
-        is_lost: manifest.is_none() && !is_current,
+        is_current: is_current && !is_used_up,
+        is_lost: is_used_up || manifest.is_none() && !is_current,
         files: files(names),
         newer: Vec::new(),
         doubtful: Vec::new(),
@@ -76,18 +85,9 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
     };
     let next = SegmentId(survey.manifest.next_segment);
-    let mut is_foreign = false;
+    let (mut is_foreign, mut is_outdated) = (false, false);
     if survey.manifest.segments.is_empty() {
-        for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {
-            match passed_over(disk, name, &survey.manifest)? {
-                Newer::Foreign => is_foreign = true,
-                Newer::Doubtful => {
-                    survey.damages.add(name, 0, HEADLESS);
-                    survey.is_lost = true;
-                }
-                Newer::Nothing | Newer::Stream(_) | Newer::Unread => {}
-            }
-        }
+        is_foreign = beside_nothing(disk, &mut survey, next)?;
     }
     for (id, name) in survey.files.range(next..) {
         match classify(disk, name, *id, &survey.manifest, survey.is_current)? {
@@ -100,10 +100,21 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
                 }
                 survey.doubtful.push(*id);
             }
+            Newer::Headless => {
+                // What a salvage has moved aside counts only beside what made it do so.
+                if quarantined(name).is_none() {
+                    survey.damages.add(name, 0, HEADLESS);
+                    is_outdated = true;
+                    survey.is_lost |= survey.manifest.segments.is_empty();
+                }
+                survey.doubtful.push(*id);
+            }
             Newer::Unread => {
                 survey.damages.add(name, 0, "the device cannot read it");
                 survey.doubtful.push(*id);
             }
+            // Moved aside by the salvage of a store that was here before this one.
+            Newer::Foreign if quarantined(name).is_some() && !survey.manifest.segments.is_empty() => {}
             Newer::Foreign => is_foreign = true,
         }
     }
@@ -113,9 +124,29 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
     }
     // No store gets as far as an id above: such a file has its name from elsewhere.
-    let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX)).next_back().map_or(0, |(id, _)| id.0);
+    let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX / 2)).next_back().map_or(0, |(id, _)| id.0);
+    if is_used_up {
+        (survey.manifest.next_segment, survey.manifest.next_seq) = (1, 1);
+    }
     survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
+    survey.is_current &= !is_outdated;
     Ok(survey)
+}
+
+/// Looks at the segments below `next` beside a list of nothing, which fits every folder; says whether one is of another store.
+fn beside_nothing(disk: &dyn Disk, survey: &mut Survey, next: SegmentId) -> Result<bool, OpenError> {
+    let mut is_foreign = false;
+    for (_, name) in survey.files.range(..next).filter(|(_, name)| quarantined(name).is_none()) {
+        match passed_over(disk, name, &survey.manifest)? {
+            Newer::Foreign => is_foreign = true,
+            Newer::Headless => {
+                survey.damages.add(name, 0, HEADLESS);
+                survey.is_lost = true;
+            }
+            Newer::Nothing | Newer::Stream(_) | Newer::Doubtful | Newer::Unread => {}
+        }
+    }
+    Ok(is_foreign)
 }
 
 /// The list to go by, and whether it is current unless a segment proves the contrary: so is that of a store which is still to be made.
@@ -179,14 +210,15 @@ fn passed_over(disk: &dyn Disk, name: &str, manifest: &Manifest) -> Result<Newer
         Err(Invalid::Unknown(found)) => {
             Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() })
         }
-        Err(_) if !is_blank(&front) => Ok(Newer::Doubtful),
+        Err(_) if is_written(&*file, name, HEAD_BYTES)? => Ok(Newer::Headless),
         _ => Ok(Newer::Nothing),
     }
 }
 
-/// Whether nothing was ever written to a file that begins so: a header is synced before anything else is written.
-fn is_blank(front: &[u8]) -> bool {
-    front.len() < SEGMENT_HEADER_BYTES as usize || front.iter().all(|byte| *byte == 0)
+/// Whether something was written behind a header that does not hold.
+fn is_written(file: &dyn DiskFile, name: &str, limit: u64) -> Result<bool, OpenError> {
+    let front = read_file(file, limit, |_| {}).map_err(OpenError::io(format!("read {name}")))?;
+    Ok(is_headless(&front))
 }
 
 fn classify(
@@ -212,17 +244,28 @@ fn classify(
         Err(Invalid::Unknown(found)) => {
             return Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() });
         }
-        _ if is_blank(&front) => return Ok(Newer::Nothing),
-        _ => return Ok(Newer::Doubtful),
+        Ok(header) => {
+            // It may be the copy of one that is known.
+            let is_known = header.id.0 < manifest.next_segment || header.kind == SegmentKind::Copy;
+            return Ok(if !is_known && holds_groups(&read()?, &header) {
+                Newer::Headless
+            } else {
+                Newer::Doubtful
+            });
+        }
+        // An open looks at no more; beside a list that is damaged no part of a file need be as it was.
+        Err(_) => {
+            let limit = if is_current { HEAD_BYTES } else { SEGMENT_BYTES_MAX.into() };
+            let is_written = is_written(&*file, name, limit)?;
+            return Ok(if is_written { Newer::Headless } else { Newer::Nothing });
+        }
     };
     let is_ours = header.store == manifest.store;
     let is_new = manifest.next_segment == 1;
     let bytes = read()?;
     // Beside a list that is damaged, what is no group may be one that was damaged as well.
-    let is_written = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();
-    if header.kind == SegmentKind::Copy && !is_ours && !is_new
-        || !is_written && !holds_groups(&bytes, &header)
-    {
+    let is_torn = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();
+    if header.kind == SegmentKind::Copy && !is_ours && !is_new || !is_torn && !holds_groups(&bytes, &header) {
         return Ok(Newer::Nothing);
     }
     Ok(match header.kind {

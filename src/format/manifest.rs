@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::id::SegmentId;
+use crate::id::{Position, SegmentId};
 
 use super::{FORMAT_VERSION, Invalid, Lay, SEGMENT_HEADER_BYTES, SEQ_END, SegmentKind, Take, checksum};
 
-const MAGIC: &[u8; 8] = b"CLOAKMAN";
+pub(crate) const MANIFEST_MAGIC: &[u8; 8] = b"CLOAKMAN";
 const HEADER_BYTES: usize = 24;
 
 /// A store's list of segments, with what must outlive each of them.
@@ -21,8 +21,10 @@ pub(crate) struct Manifest {
     pub(crate) doubted_ms: u64,
     /// No segment had this id yet, nor a later one.
     pub(crate) next_segment: u32,
-    /// No record that a sealed segment holds has this number or a later one.
+    /// No record that a sealed segment holds has a later number.
     pub(crate) next_seq: u64,
+    /// Everything of the stream before this [`Position`] was on the device when the list was written: what a group's watermark says, in another place.
+    pub(crate) durable: u64,
     /// By id, ascending.
     pub(crate) segments: Vec<Listed>,
 }
@@ -58,7 +60,15 @@ impl Listed {
 impl Manifest {
     /// The list of a store in which nothing was written yet.
     pub(crate) fn empty(store: [u8; 16]) -> Self {
-        Self { store, mark_ms: 0, doubted_ms: 0, next_segment: 1, next_seq: 1, segments: Vec::new() }
+        Self {
+            store,
+            mark_ms: 0,
+            doubted_ms: 0,
+            next_segment: 1,
+            next_seq: 1,
+            durable: 0,
+            segments: Vec::new(),
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -66,7 +76,7 @@ impl Manifest {
         let body = postcard::to_stdvec(self).unwrap_or_default();
         let mut bytes = vec![0; HEADER_BYTES];
         Lay::new(&mut bytes)
-            .bytes(MAGIC)
+            .bytes(MANIFEST_MAGIC)
             .u32(FORMAT_VERSION.into())
             .u32(u32::try_from(body.len()).unwrap_or(u32::MAX))
             .u32(checksum(0, &body))
@@ -78,7 +88,7 @@ impl Manifest {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
         let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(Invalid::Short)?;
         let mut take = Take(header);
-        if &take.bytes::<8>()? != MAGIC {
+        if &take.bytes::<8>()? != MANIFEST_MAGIC {
             return Err(Invalid::Magic);
         }
         let (version, len, body_crc, crc) = (take.u32()?, take.u32()?, take.u32()?, take.u32()?);
@@ -110,12 +120,17 @@ impl Manifest {
             && is_instant(self.doubted_ms)
             && self.next_segment > 0
             && (1..=SEQ_END).contains(&self.next_seq)
+            && self.durable().segment.0 < self.next_segment
             && (ascending && below && some)
             && self.segments.iter().all(Listed::is_sound)
     }
 
     pub(crate) fn mark(&self) -> Timestamp {
         Timestamp::from_millis(self.mark_ms)
+    }
+
+    pub(crate) fn durable(&self) -> Position {
+        Position::unpack(self.durable)
     }
 
     /// When a start was doubtful, if the last one was.

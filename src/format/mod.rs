@@ -142,11 +142,11 @@ mod segment;
 
 pub(crate) use footer::{FOOTER_HEADER_BYTES, Footer, FooterWriter};
 pub(crate) use group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Placed, Records};
-pub(crate) use manifest::{Listed, Manifest, Seal};
+pub(crate) use manifest::{Listed, MANIFEST_MAGIC, Manifest, Seal};
 pub(crate) use record::{
     Body, Kind, OWNER_LEN, RECORD_HEADER_BYTES, ROTATE_BYTES, RecordHeader, Rotated, segment_name,
 };
-pub(crate) use segment::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader, SegmentKind};
+pub(crate) use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, Seed, SegmentHeader, SegmentKind};
 
 /// The version of the format that this crate writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u16 = 1;

@@ -6,7 +6,7 @@ use super::{FORMAT_VERSION, Invalid, Lay, Take, checksum};
 
 pub(crate) const SEGMENT_HEADER_BYTES: u32 = 64;
 
-const MAGIC: &[u8; 8] = b"CLOAKSEG";
+pub(crate) const SEGMENT_MAGIC: &[u8; 8] = b"CLOAKSEG";
 /// Feature bits this version knows: none yet.
 const INCOMPATIBLE_KNOWN: u32 = 0;
 const READ_ONLY_KNOWN: u32 = 0;
@@ -47,7 +47,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         Lay::new(&mut bytes)
-            .bytes(MAGIC)
+            .bytes(SEGMENT_MAGIC)
             .u16(FORMAT_VERSION)
             .u8(match self.kind {
                 SegmentKind::Stream => 1,
@@ -69,7 +69,7 @@ impl SegmentHeader {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
         let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(Invalid::Short)?;
         let mut take = Take(bytes);
-        if &take.bytes::<8>()? != MAGIC {
+        if &take.bytes::<8>()? != SEGMENT_MAGIC {
             return Err(Invalid::Magic);
         }
         let version = take.u16()?;

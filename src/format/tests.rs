@@ -128,6 +128,7 @@ fn manifest_is_read_back_and_every_flipped_bit_is_noticed() {
         doubted_ms: 0,
         next_segment: 9,
         next_seq: 3,
+        durable: (4 << 32) + 70,
         segments: vec![listed(1), listed(8)],
     };
     let bytes = manifest.encode();

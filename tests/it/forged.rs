@@ -18,8 +18,8 @@ use crate::support::life::drive as run;
 /// A segment in a manifest: id, kind, salt, capacity, and length and checksum if it is sealed.
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
 
-/// A manifest: store, mark, doubt, next segment, next number, segments.
-type Listing = ([u8; 16], u64, u64, u32, u64, Vec<Listed>);
+/// A manifest: store, mark, doubt, next segment, next number, segments, with what is durable of the stream before them.
+type Listing = ([u8; 16], u64, u64, u32, u64, u64, Vec<Listed>);
 
 /// A change of a manifest.
 type Lie = fn(&mut Listing);
@@ -76,6 +76,15 @@ fn refused(disk: &SimDisk) -> Option<(String, u64)> {
     }
 }
 
+/// What an open refuses, a verify tells, and a salvage leaves a store that opens.
+fn is_repaired(disk: &SimDisk, lie: &str) {
+    let (shared, options) = (|| Arc::new(disk.clone()), options());
+    assert!(!LogStore::verify_on(shared(), options.clone()).unwrap().is_sound(), "{lie}");
+    LogStore::salvage_on(shared(), options.clone()).unwrap();
+    assert!(LogStore::verify_on(shared(), options).unwrap().is_sound(), "{lie}");
+    assert_eq!(refused(disk), None, "{lie}");
+}
+
 fn listing(disk: &SimDisk) -> Listing {
     postcard::from_bytes(&disk.contents("MANIFEST").unwrap()[24..]).unwrap()
 }
@@ -91,18 +100,19 @@ fn relist(disk: &SimDisk, listing: &Listing) {
 fn manifest_with_a_number_that_no_store_writes_is_refused() {
     assert_eq!(refused(&closed()), None, "what is forged here opens as it is");
     let last = Timestamp::MAX.as_millis();
-    let lies: [(&str, Lie); 11] = [
+    let lies: [(&str, Lie); 12] = [
         ("the next segment is the last that can be", |l| l.3 = u32::MAX),
         ("there is no next segment", |l| l.3 = 0),
         ("the next number is the last that can be", |l| l.4 = u64::MAX),
         ("the next number is of no use", |l| l.4 = 1 << 63),
         ("there is no next number", |l| l.4 = 0),
+        ("more is durable than there are segments", |l| l.5 = u64::from(l.3) << 32),
         ("the mark is no time", |l| l.1 = Timestamp::MAX.as_millis() + 1),
         ("the doubt is no time", |l| l.2 = u64::MAX),
-        ("a segment has no room for its header", |l| l.5[0].3 = 63),
-        ("a sealed length has none either", |l| l.5[0].4 = Some((63, 0))),
-        ("a segment has the first id that is not given", |l| l.5[0].0 = l.3),
-        ("a segment has no id", |l| l.5[0].0 = 0),
+        ("a segment has no room for its header", |l| l.6[0].3 = 63),
+        ("a sealed length has none either", |l| l.6[0].4 = Some((63, 0))),
+        ("a segment has the first id that is not given", |l| l.6[0].0 = l.3),
+        ("a segment has no id", |l| l.6[0].0 = 0),
     ];
     for (lie, change) in lies {
         let disk = closed();
@@ -110,13 +120,14 @@ fn manifest_with_a_number_that_no_store_writes_is_refused() {
         change(&mut listing);
         relist(&disk, &listing);
         assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "{lie}");
+        is_repaired(&disk, lie);
     }
     // A byte behind its end, and a last number that is written longer than it need be.
     for longer in [0, 0x80] {
         let disk = closed();
         let mut listing = listing(&disk);
         // Behind the list of segments nothing follows, so its last number is the last byte.
-        listing.5.clear();
+        listing.6.clear();
         relist(&disk, &listing);
         let mut bytes = disk.contents("MANIFEST").unwrap();
         *bytes.last_mut().unwrap() |= longer;
@@ -138,15 +149,15 @@ fn manifest_with_a_number_that_no_store_writes_is_refused() {
 fn sealed_segment_that_is_another_than_the_manifest_says_is_refused() {
     let disk = closed();
     let mut listing = listing(&disk);
-    let seal = listing.5.iter_mut().find(|listed| listed.0 == 1).unwrap().4.as_mut().unwrap();
+    let seal = listing.6.iter_mut().find(|listed| listed.0 == 1).unwrap().4.as_mut().unwrap();
     seal.1 ^= 1;
     let end = seal.0;
     relist(&disk, &listing);
     assert_eq!(refused(&disk), Some((SEGMENT.into(), end.into())));
 }
 
-/// Changes the record of that kind at an offset in it, and opens the store.
-fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
+/// Changes the record of that kind at an offset in it; gives the place of its group too.
+fn with_changed(kind: u8, at: usize, number: &[u8]) -> (SimDisk, u32) {
     let disk = closed();
     let mut bytes = disk.contents(SEGMENT).unwrap();
     let all = places(&bytes);
@@ -158,10 +169,16 @@ fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
     mend(Form::Record, &mut bytes, offset);
     disk.set_contents(SEGMENT, &bytes);
     let mut listing = listing(&disk);
-    for sealed in listing.5.iter_mut().filter(|listed| listed.0 == 1) {
+    for sealed in listing.6.iter_mut().filter(|listed| listed.0 == 1) {
         sealed.4 = Some((u32::try_from(bytes.len()).unwrap(), crc32fast::hash(&bytes)));
     }
     relist(&disk, &listing);
+    (disk, group)
+}
+
+/// The same, opened.
+fn with_record(kind: u8, at: usize, number: &[u8]) -> Option<(String, u64)> {
+    let (disk, group) = with_changed(kind, at, number);
     let refused = refused(&disk)?;
     assert_eq!(refused, (SEGMENT.into(), group.into()), "it names its group");
     Some(refused)
@@ -242,5 +259,15 @@ fn watermark_inside_of_a_group_leaves_a_store_that_opens_again_with_everybody() 
                 run(&store, store.close()).unwrap().unwrap();
             }
         }
+    }
+}
+
+/// Each could be written, and is such that the next ones might be none.
+#[test]
+fn record_with_a_number_that_no_store_gets_to_is_told_and_repaired() {
+    for kind in [PUT, TOUCH, DELETE, ROTATE, REVOKE] {
+        let (disk, _) = with_changed(kind, 16, &((1_u64 << 62) + 1).to_le_bytes());
+        assert_eq!(refused(&disk), Some(("MANIFEST".into(), 0)), "kind {kind}");
+        is_repaired(&disk, "the number of a record");
     }
 }

@@ -261,10 +261,11 @@ fn manifest_at_the_edge_of_a_range_is_read_and_one_beyond_it_is_refused() {
         segments: vec![listed(1), listed(2)],
         ..Manifest::empty([1; 16])
     };
-    let truths: [Lie; 4] = [
+    let truths: [Lie; 5] = [
         |_| (),
         |m| m.next_seq = 1,
         |m| m.segments[0].seal = None,
+        |m| m.durable = (3 << 32) - 1,
         |m| (m.next_segment, m.segments) = (1, Vec::new()),
     ];
     for (n, change) in truths.into_iter().enumerate() {
@@ -272,12 +273,13 @@ fn manifest_at_the_edge_of_a_range_is_read_and_one_beyond_it_is_refused() {
         change(&mut manifest);
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest), "{n}");
     }
-    let lies: [(&str, Lie); 11] = [
+    let lies: [(&str, Lie); 12] = [
         ("the mark is no time", |m| m.mark_ms += 1),
         ("the doubt is no time", |m| m.doubted_ms += 1),
         ("there is no next segment", |m| (m.next_segment, m.segments) = (0, Vec::new())),
         ("there is no next number", |m| m.next_seq = 0),
         ("the next number is beyond all", |m| m.next_seq += 1),
+        ("more is durable than there are segments", |m| m.durable = 3 << 32),
         ("two segments have one id", |m| m.segments[0].id = 2),
         ("segments are not by id", |m| m.segments.swap(0, 1)),
         ("an id is given that is not", |m| m.next_segment = 2),

@@ -9,12 +9,12 @@ use std::time::Duration;
 use cloakroom::disk::Disk as _;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::probe::{Form, mend};
-use cloakroom::{Durability, Lifetime, LogStore, OpenError, When};
+use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionStore as _, When};
 
 use super::histories::whole;
 use super::lost_list::key;
 use super::{files, is_segment, observe, open, proven, salvage, verify};
-use crate::support::life::Life;
+use crate::support::life::{Life, Pace, drive};
 use crate::support::model::End;
 
 const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
@@ -125,5 +125,195 @@ fn segment_of_a_later_format_is_not_passed_over_by_a_list_of_nothing() {
     let verified = LogStore::verify_on(Arc::new(store.disk.clone()), store.options.clone()).err();
     for refused in [verified, salvage(&store.disk, &store.options).err()] {
         assert!(matches!(refused, Some(OpenError::UnknownFormat { found: 2, .. })), "{refused:?}");
+    }
+}
+
+/// A store that was closed with one session, and its list; then a life that signs that one out, and writes so many sessions more.
+fn signed_out_since(more: u32) -> (SimDisk, Options, Vec<u8>) {
+    let mut life = Life::open(SimDisk::new(3));
+    for n in 1..=3 {
+        assert!(life.write(key(n), 100, When::Absent(DAY), Durability::Sync));
+    }
+    life.again(End::Close);
+    life.end(End::Close);
+    let list = life.disk.contents("MANIFEST").unwrap();
+    life.begin(End::Close).unwrap();
+    // Nothing is compacted, so no copy tells that the list has changed.
+    life.pace = Pace::Lazy;
+    assert!(life.delete(key(1), Durability::Sync));
+    (0..more).for_each(|n| assert!(life.write(key(100 + n), 5_000, When::Absent(DAY), Durability::Sync)));
+    life.disk.kill();
+    (life.disk.clone(), life.options.clone(), list)
+}
+
+/// The stream's segments that are written to, in order.
+fn streams(disk: &SimDisk) -> Vec<String> {
+    let is_written = |name: &String| {
+        let bytes = disk.contents(name).unwrap();
+        bytes[10] == 1 && bytes[64..].iter().any(|byte| *byte != 0)
+    };
+    disk.names().into_iter().filter(|name| is_segment(name)).filter(is_written).collect()
+}
+
+/// Nobody who was signed out since is found by anyone, and an open says what is wrong.
+fn is_told(disk: &SimDisk, options: &Options, what: &str) {
+    let before = files(disk);
+    assert!(matches!(open(disk, options), Err(OpenError::Damaged { .. })), "{what}");
+    assert!(files(disk) == before && !verify(disk, options).is_sound(), "{what}");
+    let certain = proven(disk, options, &[]);
+    assert!(!certain.contains_key(&key(1)), "{what}: who was signed out came back");
+    salvage(disk, options).unwrap();
+    assert!(observe(&open(disk, options).unwrap(), &[]) == certain, "{what}");
+}
+
+#[test]
+fn header_that_is_damaged_beside_an_older_list_hides_no_stream() {
+    for more in [0, 20] {
+        let (disk, options, list) = signed_out_since(more);
+        let active = streams(&disk).pop().unwrap();
+        for at in 0..64 {
+            let disk = disk.copy(at);
+            disk.flip_bit(&active, at, 3).unwrap();
+            disk.set_contents("MANIFEST", &list);
+            if let Err(OpenError::UnknownFormat { .. }) = open(&disk, &options) {
+                continue;
+            }
+            is_told(&disk, &options, &format!("byte {at}, {more} more"));
+        }
+        let disk = disk.copy(1);
+        let mut wiped = disk.contents(&active).unwrap();
+        wiped[..64].fill(0);
+        disk.set_contents(&active, &wiped);
+        disk.set_contents("MANIFEST", &list);
+        is_told(&disk, &options, "a front of zeros");
+    }
+}
+
+#[test]
+fn stream_under_another_name_beside_an_older_list_is_no_leftover() {
+    let (disk, options, list) = signed_out_since(0);
+    let active = streams(&disk).pop().unwrap();
+    let bytes = disk.contents(&active).unwrap();
+    disk.remove(&active).unwrap();
+    disk.create("00ffffff.seg", 1).unwrap();
+    disk.set_contents("00ffffff.seg", &bytes);
+    disk.set_contents("MANIFEST", &list);
+    is_told(&disk, &options, "another name");
+}
+
+#[test]
+fn first_stream_behind_an_older_list_is_missed_whatever_became_of_it() {
+    let (disk, options, list) = signed_out_since(20);
+    let written = streams(&disk);
+    let first = &written[1];
+    for (n, became) in ["removed", "emptied", "wiped"].into_iter().enumerate() {
+        let disk = disk.copy(n as u64);
+        match became {
+            "removed" => disk.remove(first).unwrap(),
+            "emptied" => disk.set_contents(first, &[]),
+            _ => disk.set_contents(first, &vec![0; 64 << 10]),
+        }
+        disk.set_contents("MANIFEST", &list);
+        is_told(&disk, &options, became);
+    }
+}
+
+/// What a salvage has moved aside is no part of a store that is made later.
+#[test]
+fn store_that_is_made_beside_what_another_left_in_quarantine_is_its_own() {
+    let store = whole(62, 2, End::Close);
+    store.disk.flip_bit("MANIFEST", 40, 1).unwrap();
+    store.disk.remove("MANIFEST.copy").unwrap();
+    salvage(&store.disk, &store.options).unwrap();
+    for name in store.disk.names() {
+        if name.starts_with("MANIFEST") || is_segment(&name) {
+            store.disk.remove(&name).unwrap();
+        }
+    }
+    assert!(store.disk.names().iter().any(|name| name.starts_with("quarantine-")));
+    let began = open(&store.disk, &store.options).unwrap().at(Durability::Sync);
+    drive(&began, began.create_as(key(1), "x".into(), DAY)).unwrap().unwrap();
+    let last = observe(&began, &[]);
+    drive(&began, began.close()).unwrap().unwrap();
+    assert_eq!(last.len(), 1);
+    assert!(verify(&store.disk, &store.options).is_sound());
+    assert!(proven(&store.disk, &store.options, &[]) == last);
+    assert!(salvage(&store.disk, &store.options).unwrap().quarantined.is_empty());
+}
+
+#[test]
+fn file_with_a_name_that_no_store_gets_to_leaves_a_repaired_store_that_opens() {
+    let store = whole(63, 2, End::Close);
+    let name = "7fffffff.seg";
+    store.disk.create(name, 1).unwrap();
+    store
+        .disk
+        .set_contents(name, b"what somebody has put here, longer than any header of a segment would be");
+    store.disk.flip_bit("MANIFEST", 40, 1).unwrap();
+    let done = salvage(&store.disk, &store.options).unwrap();
+    assert!(done.quarantined.iter().any(|aside| aside.ends_with(name)), "{done:?}");
+    assert!(verify(&store.disk, &store.options).is_sound());
+    drop(open(&store.disk, &store.options).unwrap());
+}
+
+/// What a list was written behind is on the device, though no group is left that says so.
+#[test]
+fn end_of_the_stream_that_the_list_knows_of_is_missed() {
+    let mut life = Life::open(SimDisk::new(4));
+    assert!(life.write(key(1), 100, When::Absent(DAY), Durability::Sync));
+    assert!(fill(&mut life, 10));
+    let active = streams(&life.disk).pop().unwrap();
+    let earlier = life.disk.contents(&active).unwrap();
+    for n in [1].into_iter().chain(10..18) {
+        assert!(life.delete(key(n), Durability::Sync));
+    }
+    // Most of the segment that was left is dead, so it is compacted, and the list is a new one.
+    life.rest();
+    life.disk.kill();
+    let whole = life.disk.contents(&active).unwrap();
+    assert!(earlier != whole && proven(&life.disk, &life.options, &[]).len() == 8);
+    let written = earlier.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for (n, from) in (64..written).step_by(97).chain([written]).enumerate() {
+        let disk = life.disk.copy(n as u64);
+        let mut wiped = whole.clone();
+        wiped[from..].fill(0);
+        disk.set_contents(&active, &wiped);
+        is_told(&disk, &life.options, &format!("wiped from {from} on"));
+    }
+    life.disk.set_contents(&active, &earlier);
+    is_told(&life.disk, &life.options, "an earlier state of it");
+}
+
+#[test]
+fn headers_that_are_wiped_out_without_any_list_are_no_empty_folder() {
+    let store = whole(64, 2, End::Close);
+    store.disk.remove("MANIFEST").unwrap();
+    store.disk.remove("MANIFEST.copy").unwrap();
+    for name in store.disk.names().into_iter().filter(|name| is_segment(name)) {
+        let mut wiped = store.disk.contents(&name).unwrap();
+        wiped[..64].fill(0);
+        store.disk.set_contents(&name, &wiped);
+    }
+    is_told(&store.disk, &store.options, "all headers are gone");
+}
+
+/// A write that fails may come to a part of itself, and the process may end before it has tidied up.
+#[test]
+fn first_open_that_a_write_cut_short_at_any_byte_is_done_again() {
+    let options = Life::new(SimDisk::new(1)).options;
+    let life = Life::open(SimDisk::new(1));
+    let first = &life.disk;
+    let (header, list) = (first.contents("00000001.seg").unwrap(), first.contents("MANIFEST").unwrap());
+    for n in 0..64 {
+        for (name, whole) in [("00000001.seg", &header), ("MANIFEST.new", &list)] {
+            let disk = SimDisk::new(2);
+            disk.create_folder().unwrap();
+            disk.create(name, 1).unwrap();
+            let mut begun = whole[..n.min(whole.len())].to_vec();
+            begun.resize(whole.len(), 0);
+            disk.set_contents(name, &begun);
+            assert!(verify(&disk, &options).is_sound(), "{n} bytes of {name}");
+            drop(open(&disk, &options).unwrap_or_else(|e| panic!("{n} bytes of {name}: {e}")));
+        }
     }
 }

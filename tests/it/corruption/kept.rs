@@ -12,6 +12,7 @@ use cloakroom::{
 };
 
 use super::{files, is_segment, open, proven, read_only, salvage, verify};
+use crate::stores::defaults;
 use crate::support::life::drive;
 
 const DAY: Lifetime = Lifetime::idle(Duration::from_secs(86_400));
@@ -342,7 +343,7 @@ fn block_that_a_device_cannot_read_once_costs_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_store_in_a_real_folder_is_verified_read_and_salvaged() {
     let folder = tempfile::tempdir().unwrap();
-    let options = || Options { segment_bytes: 1 << 20, payload_bytes_max: 4_096, ..Options::default() };
+    let options = || Options { segment_bytes: 1 << 20, payload_bytes_max: 4_096, ..defaults() };
     let store = LogStore::open(folder.path(), options()).await.unwrap();
     for n in 0..10 {
         store.upsert(key(n), marked(n), DAY).await.unwrap();
@@ -427,11 +428,12 @@ fn segment_under_a_name_that_no_store_gives_ends_no_store() {
         lives.disk.set_contents(name, &whole);
         (&lives.disk as &dyn Disk).remove("00000001.seg").unwrap();
         assert!(open(&lives.disk, &lives.options).is_err());
-        salvage(&lives.disk, &lives.options).unwrap();
+        let done = salvage(&lives.disk, &lives.options).unwrap();
+        let aside = done.quarantined.iter().find(|aside| aside.ends_with(name)).unwrap();
         assert!(verify(&lives.disk, &lives.options).is_sound());
         for _ in 0..2 {
             assert!(open(&lives.disk, &lives.options).unwrap().len() <= 1);
-            assert_eq!(lives.disk.contents(name).unwrap(), whole);
+            assert_eq!(lives.disk.contents(aside).unwrap(), whole);
         }
     }
 }

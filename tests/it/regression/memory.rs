@@ -15,7 +15,7 @@ use crate::stores::defaults;
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
 
 /// A manifest: store, mark, doubt, next segment, next number, segments.
-type Listing = ([u8; 16], u64, u64, u32, u64, Vec<Listed>);
+type Listing = ([u8; 16], u64, u64, u32, u64, u64, Vec<Listed>);
 
 const MIB: u64 = 1 << 20;
 
@@ -72,16 +72,17 @@ fn crafted() -> Vec<Crafted> {
     disk.kill();
     let (true_list, segment) = (disk.contents("MANIFEST").unwrap(), disk.contents("00000001.seg").unwrap());
     let list: Listing = postcard::from_bytes(&true_list[24..]).unwrap();
-    let (store, mark, doubted, next_segment, next_seq, mut segments) = list;
+    let (store, mark, doubted, next_segment, next_seq, durable, mut segments) = list;
     segments.retain(|listed| listed.0 == 1);
     let relist = |change: fn(&mut Listed)| {
         let mut segments = segments.clone();
         segments.iter_mut().for_each(change);
-        let body = postcard::to_stdvec(&(store, mark, doubted, next_segment, next_seq, segments)).unwrap();
+        let body =
+            postcard::to_stdvec(&(store, mark, doubted, next_segment, next_seq, durable, segments)).unwrap();
         manifest(&body, body.len())
     };
     let good = relist(|_| {});
-    let mut endless = postcard::to_stdvec(&(store, mark, doubted, next_segment, next_seq)).unwrap();
+    let mut endless = postcard::to_stdvec(&(store, mark, doubted, next_segment, next_seq, durable)).unwrap();
     endless.extend(postcard::to_stdvec(&u32::MAX).unwrap());
     let forged = |at, len, field, number| {
         let mut forged = segment.clone();

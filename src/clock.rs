@@ -208,8 +208,8 @@ const DOUBT_FOR: Duration = Duration::from_secs(3_600);
 /// Store time: it starts at the later of the wall clock and the mark the store last wrote down, and advances by uptime.
 ///
 /// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2). A start far ahead of
-/// the mark is *doubtful* for its first hour, or until a later start shows an hour more: reads go by the time it shows, and nothing that cannot
-/// be taken back is done by it. No mark is raised, and what is removed has ended by the mark; a restart with the step withdrawn finds everything as it was.
+/// the mark is *doubtful* for its first hour, or until a later start shows an hour more: reads go by the time it shows, and nobody
+/// is ended for good by it; deadlines that are given meanwhile are as late as it says. No mark is raised, and what is removed has ended by the mark; a restart with the step withdrawn finds everything as it was.
 pub(crate) struct StoreClock {
     source: std::sync::Arc<dyn Clock>,
     start: Timestamp,

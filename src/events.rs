@@ -67,7 +67,7 @@ pub enum Event {
 pub enum Why {
     /// By [`delete`](crate::SessionStore::delete).
     Asked,
-    /// By [`revoke`](crate::SessionStore::revoke). Told when the session leaves memory, a fraction of a second later for each hundred thousand sessions;
+    /// By [`revoke`](crate::SessionStore::revoke). Told when the session leaves memory, a fraction of a second later for each hundred thousand sessions, or as fast as the device reads their keys;
     /// not by a store that takes no writes any more.
     Revoked,
     /// Its owner signed in elsewhere and may have no more sessions ([`AtCap`](crate::AtCap)).

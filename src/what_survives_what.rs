@@ -20,7 +20,7 @@
 //! process that was killed nobody syncs until the store is opened again: power that goes in between takes what was not synced when it was killed.
 //!
 //! The same holds for time. A session is never revived because a clock went back: what had expired when the store last wrote down the time
-//! (with every group, in a store at rest within a second, at a close) has expired at the next open too.
+//! (with every group, in a store at rest within a second, at a close, and before a delete of who had just expired is answered) has expired at the next open too.
 //!
 //! # By event
 //!
@@ -30,7 +30,7 @@
 //! | power is lost, at any moment, during an open too | the table above | as above; the bytes cut off stay in `torn-*` files if there is room, the last four of them | nothing |
 //! | a write or a sync of the log fails | the table above; reads go on, of what is staged too | the store is *poisoned*: who waits gets [`Error::DurabilityUnknown`], who comes later [`Error::Poisoned`]; a close says so as well | mend the disk, open again; then repeat deletes and revocations that got an error, which harms nothing |
 //! | a read fails | everything | [`Error::Io`] to this read alone; a compaction that meets it leaves the segment alone and tries again later; for the check behind an open it is damage | mend the disk |
-//! | the device cannot read a file that is listed, at an open | the rest | [`OpenError::Io`]; under a map, as below | [`LogStore::salvage`], which reads around it |
+//! | the device cannot read a file that is listed, at an open | the rest | [`OpenError::Io`]; under a map, as below | [`LogStore::salvage`], which reads around the places that cannot be read, and fails where the file cannot be opened; mend the cable first, if it is that: where nothing can be read nobody is certain |
 //! | a device error under a memory map | as for a killed process | the kernel kills the process (SIGBUS), as with any map; where an open reads there, each time | open with [`ReadMode::Pread`], which maps nothing; then as for a read |
 //! | the disk is full | everything; deletes, rotations and revocations go on until a sixteenth of a segment is used up by them; the space of sessions that end is given back as their segments are compacted, for which a reserve of one segment is kept; not while less than 4 KiB and a two-thousandth part is dead in each segment, which deletes spread evenly over many leave it at (by their size: a handful of 64 KiB, some hundreds of 64 MiB), and not what another program takes meanwhile; the store opens, if there is room for 16 KiB, the list, and what was not synced yet | [`Error::DiskFull`] before anything of the operation is written (sessions that were to give way to a sign-in may be gone); where the file system cannot set space aside, as if it copies on each write, or where the device itself is overcommitted, as a failed write | free space; nothing else |
 //! | there are no descriptors left | everything; reads go on, writes until the segment is full | [`Error::Io`] | raise the limit: a store holds one descriptor a segment and a few more |
@@ -53,11 +53,12 @@
 //! | of bytes that are known to have been on the device | all files, as they were | [`OpenError::Damaged`] with folder, file and offset; met later, [`Error::Corrupt`] for that session alone | [`LogStore::salvage`]; or restore a copy of the folder, and [`revoke`](crate::SessionStore::revoke) everybody: **a copy brings back who was signed out since it was made** |
 //! | the same, in a segment that is so long that the open goes by its footer ([`Options::footers_from`], 1 MiB) | the same; whoever is not hit is served | the open does not see it: [`Error::Corrupt`] to the read that meets it, a page of keys or of an owner's sessions and a sign-in that has to end that session among them; behind the open a check of each such segment, as fast as the device reads, tells in the log and by [`Stats::damaged_segments`] (not what a read meets) | close, then as above |
 //! | of a footer | everything | nothing: its segment is read whole | nothing |
-//! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside if there is room, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync | nothing |
-//! | of the manifest | everything by its copy, `MANIFEST.copy`, unless a crash cut off a compaction or tore the end of the log: then what is certain | [`OpenError::Damaged`] | as above |
+//! | behind the last sync that the log itself tells of | what is before it | it cannot be told from a write that power loss cut short: cut, kept aside if there is room, counted in [`Recovery::torn_bytes`]. A store at rest closes this gap within a second of its last sync, but for damage that takes what says so as well, which lies right behind it; so does each new manifest, which says how much of the log was on the device. Whoever looks for damage looks at that number too | nothing |
+//! | of the manifest, so that it cannot be read | everything by its copy, `MANIFEST.copy`, unless a crash cut off a compaction or tore the end of the log: then what is certain | [`OpenError::Damaged`] | as above |
+//! | the manifest is an older one, or another store's | what is certain by it, which may be nothing; its copy is not asked, since a crash may have left that behind | [`OpenError::Damaged`], where anything was written since | put `MANIFEST.copy` in its place if that is known to be right, else as above |
 //! | a segment is missing, cut short, or another store's | as for damage of all of it | [`OpenError::Damaged`] | as above |
-//! | of `MANIFEST.copy`, of `torn-*` and `quarantine-*` files | everything | nothing: no open reads them | nothing |
-//! | of a segment that no list names, left by a crash | everything | nothing; where the device cannot read it, [`OpenError::Io`] | [`LogStore::salvage`] moves it aside |
+//! | of `MANIFEST.copy`, of `torn-*` and `quarantine-*` files | everything | nothing: no open reads them; a repair does, where it was cut short | nothing |
+//! | of a segment that no list names, left by a crash | everything | nothing, unless its header is damaged and something was written behind it: then it may be one that a lost list named, and is refused; where the device cannot read it, [`OpenError::Io`] | [`LogStore::salvage`] moves it aside |
 //!
 //! [`LogStore::verify`] reads everything and lists every damaged place. [`LogStore::open_read_only`] serves meanwhile what is certain and changes no
 //! file. [`LogStore::salvage`] keeps what is certain and moves the rest aside. *Certain* fails closed: a session is dropped as soon as a record

@@ -55,7 +55,8 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Whether nothing is damaged: the store opens.
+    /// Whether nothing is damaged: the store opens. What a crash has torn off its end is no damage, so look at
+    /// [`torn_bytes`](Self::torn_bytes) too.
     ///
     /// ```
     /// # use cloakroom::{LogStore, Options};

@@ -5,9 +5,10 @@
 //! how long such a version would live. When the session ends before that, [`Shard::expire`] does not remove it but hands it to the engine, which
 //! writes a tombstone and then removes it.
 //!
-//! **Owned sessions.** All versions of an owned session that are on disk and that no tombstone hides have the same owner, since a session gets an
-//! owner, another one or none by a record that hides all before it. So one revocation ends every version of it, and a session that is
-//! revoked needs no tombstone.
+//! **Owned sessions.** All versions of an owned session that are on disk and that no tombstone hides have the same owner, since a live session gets an
+//! owner, another one or none by a record that hides all before it. One that begins under the key of a session which has ended may have another
+//! or none: older versions end by themselves, by the revocation that ended them, or by a tombstone, as an outlived version does. So one revocation
+//! ends every version of it, and a session that is revoked needs no tombstone.
 //!
 //! Invariants:
 //! 1. Every session is charged to its segments exactly once, and is in exactly one deadline bucket.

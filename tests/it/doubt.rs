@@ -77,6 +77,24 @@ fn step_forward_that_stays_is_believed_after_an_hour() {
 }
 
 #[test]
+fn doubt_lasts_an_hour_from_when_such_a_time_was_first_shown() {
+    let (disk, kept, _) = with_two_sessions();
+    let week = START.saturating_add(WEEK);
+    for (nth, at) in [Duration::ZERO, HOUR * 2 / 3].into_iter().enumerate() {
+        let (store, clock) = open_at(&disk, week.saturating_add(at));
+        clock.advance(HOUR * 2 / 5);
+        (0..20).for_each(|_| store.step());
+        close(&store);
+        let (store, _) = open_at(&disk.copy(nth as u64), START.saturating_add(HOUR));
+        assert_eq!(
+            there(&store, kept),
+            nth == 0,
+            "start {nth}: two thirds and two fifths are more than an hour"
+        );
+    }
+}
+
+#[test]
 fn delete_by_a_doubtful_time_hides_all_that_the_right_time_would_revive() {
     let (disk, key) = (SimDisk::new(1), SessionKey::of(b"shortened"));
     let (store, _) = open_at(&disk, START);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cloakroom::disk::sim::{DirOps, SimDisk};
 use cloakroom::{Access, Durability, Lifetime, LogStore, Options, ReadMode, SessionKey, SessionStore};
 
+use crate::stores::defaults;
 use crate::support::history::{NAMES, Op, Step, history};
 use crate::support::life::Life;
 use crate::support::model::End;
@@ -161,7 +162,7 @@ async fn store_that_maps_nothing_keeps_its_sessions_in_a_real_folder() {
         segment_bytes: 64 << 10,
         payload_bytes_max: 4_096,
         read_mode: ReadMode::Pread,
-        ..Options::default()
+        ..defaults()
     };
     let hour = Lifetime::idle(Duration::from_secs(3_600));
     let key = |n: u32| SessionKey::of(&n.to_le_bytes());

@@ -15,7 +15,7 @@ use cloakroom::{
 };
 
 use crate::copies::is_segment;
-use crate::stores::eventually;
+use crate::stores::{defaults, eventually};
 use crate::support::history::history;
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::{Life, drive};
@@ -160,7 +160,7 @@ impl Closed {
 
 fn options(footers_from: u32) -> Options {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-    Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, footers_from, clock, ..Options::default() }
+    Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, footers_from, clock, ..defaults() }
 }
 
 fn open(disk: &SimDisk, options: &Options) -> Result<LogStore, OpenError> {

@@ -40,6 +40,7 @@ use cloakroom::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::stores::defaults;
 use crate::support::life::drive as run;
 
 const SEGMENT_BYTES: u32 = 64 << 10;
@@ -57,7 +58,7 @@ fn options(clock_ms: u64) -> Options {
         footers_from: 0,
         payload_bytes_max: 8 << 10,
         clock: clock as Arc<dyn Clock>,
-        ..Options::default()
+        ..defaults()
     }
 }
 

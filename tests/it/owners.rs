@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::disk::sim::{Call, Fault, SimDisk};
 use cloakroom::{
-    Access, Durability, Error, Lifetime, LogStore, Options, OwnerKey, SessionKey, SessionStore, Whose, Work,
+    Access, Durability, Error, Lifetime, LogStore, OwnerKey, SessionKey, SessionStore, Whose, Work,
 };
 
 use crate::owned::{key, open, options};
-use crate::stores::{Tested, eventually, for_every_store};
+use crate::stores::{Tested, defaults, eventually, for_every_store};
 use crate::support::life::drive as run;
 use crate::support::{Replay, seeds};
 
@@ -312,7 +312,7 @@ fn late_save_does_not_slip_past_a_revocation_that_is_not_swept_yet() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_slips_past_a_revocation_while_sixteen_tasks_save() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap().at(Durability::Buffered);
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap().at(Durability::Buffered);
     for round in 0..20_u32 {
         let keys: Vec<_> = (0..16).map(|n| key(round * 16 + n)).collect();
         for (n, key) in keys.iter().enumerate() {
@@ -344,7 +344,7 @@ async fn nobody_slips_past_a_revocation_while_sixteen_tasks_save() {
         }
     }
     store.close().await.unwrap();
-    let store = LogStore::open(folder.path(), Options::default()).await.unwrap();
+    let store = LogStore::open(folder.path(), defaults()).await.unwrap();
     assert_eq!(store.keys(None, 1_000).await.unwrap().keys.len(), 20 * 8);
     store.close().await.unwrap();
 }

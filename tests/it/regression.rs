@@ -30,6 +30,7 @@ use cloakroom::{
     Access, Clock, Lifetime, LogStore, ManualClock, Options, SessionKey, SessionStore, Stored, Timestamp,
 };
 
+use crate::stores::defaults;
 use crate::support::life::drive as run;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -45,7 +46,7 @@ fn options() -> (Options, Arc<ManualClock>) {
         segment_bytes: 64 << 10,
         payload_bytes_max: 4_096,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        ..Options::default()
+        ..defaults()
     };
     (options, clock)
 }

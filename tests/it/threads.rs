@@ -14,7 +14,7 @@ use cloakroom::{Access, Durability, Lifetime, LogStore, Options, SessionKey, Ses
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use crate::stores::eventually;
+use crate::stores::{defaults, eventually};
 use crate::support::{Replay, budget, seeds};
 
 const TASKS: u64 = 4;
@@ -25,7 +25,7 @@ const HOUR: Lifetime = Lifetime::idle(Duration::from_secs(3_600));
 type Allowed = BTreeMap<u64, Vec<u64>>;
 
 fn options() -> Options {
-    Options { segment_bytes: 64 << 10, payload_bytes_max: 8_192, footers_from: 0, ..Options::default() }
+    Options { segment_bytes: 64 << 10, payload_bytes_max: 8_192, footers_from: 0, ..defaults() }
 }
 
 fn key(number: u64) -> SessionKey {

@@ -37,8 +37,8 @@ FAULTS = [
     Fault(
         "the watermark is the end of the group that carries it",
         "src/log/stream.rs",
-        "let watermark = self.durable();\n        group.close(",
-        "let watermark = group.end_position();\n        group.close(",
+        "let watermark = self.durable();\n        let time",
+        "let watermark = group.end_position();\n        let time",
         "hole_followed_by_valid_groups_is_a_torn_tail",
     ),
     Fault(
@@ -110,8 +110,8 @@ FAULTS = [
     Fault(
         "a segment takes groups before its listing is durable",
         "src/engine/keeper.rs",
-        "        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
-        "        if let Some(spare) = &spare {\n            self.table.put(spare);\n            self.log.give_spare(Arc::clone(spare));\n        }\n        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            for segment in &*to_seal {",
+        "        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            manifest.durable = self.log.durable().pack();\n            for segment in &*to_seal {",
+        "        if let Some(spare) = &spare {\n            self.table.put(spare);\n            self.log.give_spare(Arc::clone(spare));\n        }\n        let changed = self.catalog.change(self.clock.mark(), self.log.last_seq(), |manifest| {\n            manifest.durable = self.log.durable().pack();\n            for segment in &*to_seal {",
         "power_loss_at_any_call_leaves_what_was_acknowledged",
     ),
     # The real disk.
@@ -460,8 +460,8 @@ FAULTS = [
     Fault(
         "a delete that finds nobody does not wait for what has ended the session",
         "src/engine/write.rs",
-        "        if durability == Durability::Buffered { Ok(()) } else { self.flush().await }",
-        "        if durability != Durability::Buffered { Ok(()) } else { self.flush().await }",
+        "        if durability == Durability::Buffered {\n            return Ok(());",
+        "        if durability != Durability::Buffered {\n            return Ok(());",
         "delete_of_what_an_unsynced_write_has_ended_is_not_acknowledged_before_that_is_synced",
     ),
     Fault(
@@ -523,8 +523,8 @@ FAULTS = [
     Fault(
         "an end that was wiped out is taken for the end beside damage too",
         "src/engine/assess.rs",
-        "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &ends, claimed)) {",
-        "        if claimed.is_some_and(|claimed| is_spoilt_from(&tails, &[], claimed)) {",
+        "is_spoilt_from(&tails, &ends, told",
+        "is_spoilt_from(&tails, &[], told",
         "end_that_was_wiped_out_beside_damage_leaves_nobody",
     ),
     Fault(
@@ -551,8 +551,8 @@ FAULTS = [
     Fault(
         "a segment beyond the list counts for nothing if its first group is damaged",
         "src/engine/survey.rs",
-        "    let is_written = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();",
-        "    let is_written = !is_current && bytes.is_empty();",
+        "    let is_torn = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();",
+        "    let is_torn = !is_current && bytes.is_empty();",
         "segment_beyond_the_list_counts_though_its_first_group_is_damaged_too",
     ),
     Fault(
@@ -575,5 +575,88 @@ FAULTS = [
         "            self.promised_ms.fetch_max(step_ms, Ordering::Relaxed);",
         "            self.promised_ms.fetch_max(step_ms.min(1), Ordering::Relaxed);",
         "revocation_outlives_the_compaction_of_its_segment_and_goes_when_it_ends_nothing_more",
+    ),
+    # Time that may be wrong.
+    Fault(
+        "compaction goes by a time that is doubted",
+        "src/engine/compact/run.rs",
+        "        let now = self.clock.mark();\n        let scanned",
+        "        let now = self.clock.now();\n        let scanned",
+        "time_that_is_doubted_takes_nothing_back_and_brings_nobody_back",
+        tuple(SIM),
+    ),
+    Fault(
+        "a delete of who has ended by a doubted time is not written down",
+        "src/engine/write.rs",
+        "if live.is_none() && !self.clock.is_doubtful() {",
+        "if live.is_none() {",
+        "time_that_is_doubted_takes_nothing_back_and_brings_nobody_back",
+        tuple(SIM),
+    ),
+    Fault(
+        "a doubt begins anew at each start",
+        "src/clock.rs",
+        "        let since = doubted.filter(goes_on).unwrap_or(wall);",
+        "        let since = doubted.filter(goes_on).map_or(wall, |_| wall);",
+        "doubt_lasts_an_hour_from_when_such_a_time_was_first_shown",
+    ),
+    Fault(
+        "a delete of who has just ended leaves the time unwritten",
+        "src/engine/write.rs",
+        "            self.log.mark(true);\n",
+        "            self.log.mark(false);\n",
+        "sign_out_of_who_has_just_ended_keeps_the_time_by_which_that_was",
+    ),
+    # What the store does for itself.
+    Fault(
+        "what the store asks for is synced when its writers want it",
+        "src/log/staging.rs",
+        "sooner(self.waiters.sync_within, Some(ASKED_SYNC))",
+        "sooner(self.waiters.sync_within, None)",
+        "segments_that_were_left_go_and_the_time_is_kept_though_an_interval_is_an_hour",
+    ),
+    Fault(
+        "every touch with the newest deadlines is copied",
+        "src/engine/compact/run.rs",
+        "        keep_newest_touches(&mut survivors);\n",
+        "",
+        "lifetime_that_is_given_twice_at_once_is_copied_once",
+    ),
+    Fault(
+        "a sweep holds up the segments that writes need",
+        "src/engine/keeper.rs",
+        "        self.sweep_revoked(|| self.provide_if_needed());",
+        "        self.sweep_revoked(|| ());",
+        "sweep_of_many_whose_keys_are_read_holds_up_neither_writes_nor_a_close",
+    ),
+    Fault(
+        "a reader lets go of the segment that it held last",
+        "src/log/table.rs",
+        "        self.gone.lock().extend(ids.iter()",
+        "        drop(ids.iter()",
+        "list_of_segments_keeps_their_order_replaces_by_id_and_forgets",
+        tuple(LIB),
+    ),
+    # What a list knows of, and what knows of a list.
+    Fault(
+        "the list does not say how much of the stream was on the device",
+        "src/engine/compact/run.rs",
+        "            manifest.durable = self.log.durable().pack();\n",
+        "",
+        "end_of_the_stream_that_the_list_knows_of_is_missed",
+    ),
+    Fault(
+        "a segment without a header is passed over whatever is behind it",
+        "src/engine/open.rs",
+        "    front.iter().skip(SEGMENT_HEADER_BYTES as usize).any(|byte| *byte != 0)",
+        "    front.iter().skip(front.len()).any(|byte| *byte != 0)",
+        "header_that_is_damaged_beside_an_older_list_hides_no_stream",
+    ),
+    Fault(
+        "the first segment behind an older list may be missing",
+        "src/engine/assess.rs",
+        "walked.goes_on = group.watermark.segment < header.id;",
+        "walked.goes_on = group.watermark.segment > header.id;",
+        "first_stream_behind_an_older_list_is_missed_whatever_became_of_it",
     ),
 ]

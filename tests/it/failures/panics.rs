@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use cloakroom::disk::sim::SimDisk;
 use cloakroom::{Access, Durability, Error, LogStore, OpenError, Options, SessionStore};
 
-use crate::stores::eventually;
+use crate::stores::{defaults, eventually};
 use crate::support::acked::{Acked, HOUR, in_time, key, payload};
 use crate::support::budget;
 use crate::support::hooked::{At, Hooked};
 use crate::support::life::drive;
 
 fn options() -> Options {
-    Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, ..Options::default() }
+    Options { segment_bytes: 64 << 10, payload_bytes_max: 4_096, ..defaults() }
 }
 
 /// Panics in the n-th call of a thread from when it is armed.

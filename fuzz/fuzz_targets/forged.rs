@@ -24,7 +24,7 @@ const SESSIONS: u32 = 60;
 /// A segment in a manifest: id, kind, salt, capacity, and length and checksum if it is sealed.
 type Listed = (u32, u32, u64, u32, Option<(u32, u32)>);
 
-/// A manifest: store, mark, doubt, next segment, next number, segments.
+/// A manifest: store, mark, doubt, next segment, next number, what is durable of the stream, segments.
 type Listing = ([u8; 16], u64, u64, u32, u64, u64, Vec<Listed>);
 
 /// A store, and what stands where in its segments.
@@ -160,7 +160,8 @@ fn relist(disk: &SimDisk, part: usize, byte: usize, number: u32) {
         return disk.set_contents("MANIFEST", &bytes);
     }
     let Ok(listing) = postcard::from_bytes::<Listing>(&bytes[24..]) else { return };
-    let (mut store, mut mark, mut doubted, mut next_segment, mut next_seq, mut segments) = listing;
+    let (mut store, mut mark, mut doubted, mut next_segment, mut next_seq, mut durable, mut segments) =
+        listing;
     let at = byte % segments.len().max(1);
     match part % 16 {
         0 => store[byte % 16] ^= number.to_le_bytes()[0],
@@ -170,6 +171,7 @@ fn relist(disk: &SimDisk, part: usize, byte: usize, number: u32) {
         4 => next_seq = edge(number),
         5 if at < segments.len() => drop(segments.remove(at)),
         6 if at < segments.len() => segments.push(segments[at]),
+        7 if number.is_multiple_of(2) => durable = edge(number),
         7 => segments.push((number, number % 2, u64::from(number), number, None)),
         what if at < segments.len() => {
             let (id, kind, salt, capacity, seal) = &mut segments[at];
@@ -186,7 +188,7 @@ fn relist(disk: &SimDisk, part: usize, byte: usize, number: u32) {
         _ => return,
     }
     segments.sort_by_key(|listed| listed.0);
-    write_listing(disk, &(store, mark, doubted, next_segment, next_seq, segments));
+    write_listing(disk, &(store, mark, doubted, next_segment, next_seq, durable, segments));
 }
 
 /// Gives each sealed segment that is listed the checksum of what it holds.

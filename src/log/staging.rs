@@ -196,6 +196,11 @@ impl Staging {
         !self.has_records() && self.in_flight.is_none()
     }
 
+    /// Whether nothing is to be written, a group that was asked for without records neither.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_written() && !self.open.urgent
+    }
+
     /// Whether records are taken, or why not.
     pub(crate) fn check_open(&self) -> Result<(), Refused> {
         match &self.state {

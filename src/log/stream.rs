@@ -193,7 +193,7 @@ impl Log {
         if let Some(group) = Arc::into_inner(group) {
             staging.free_buffer = group.bytes;
         }
-        if staging.is_written() {
+        if staging.is_settled() {
             // Who waits for all that is staged has no group of its own to wait for.
             let waiting = std::mem::take(&mut staging.open.waiters.synced);
             self.join_sync(staging.data_end, waiting);
@@ -319,7 +319,7 @@ impl Log {
         let (tell, outcome) = oneshot::channel();
         let mut staging = self.staging.lock();
         staging.check_open()?;
-        if staging.is_written() && !staging.open.urgent {
+        if staging.is_settled() {
             self.join_sync(staging.data_end, vec![tell]);
         } else {
             staging.open.waiters.synced.push(tell);

@@ -18,6 +18,7 @@
 mod caps;
 mod closing;
 mod compaction;
+mod expiring;
 mod listening;
 mod owners;
 mod reading;

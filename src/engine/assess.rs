@@ -117,8 +117,13 @@ struct Tail {
 
 impl Tail {
     /// Whether nothing was ever written behind `end`, though the file is damaged: a group that is on the device begins with its header. Of
-    /// another file, or one whose front was wiped out, zeros say nothing.
+    /// another file, or one whose front was wiped out, zeros say nothing; nor right behind a header whose own end may be of what was wiped out.
     fn is_blank(&self, end: u32) -> bool {
+        let last = SEGMENT_HEADER_BYTES as usize - 1;
+        let is_wiped = self.header.encode()[last] == 0 || self.bytes.get(last) == Some(&0);
+        if end == SEGMENT_HEADER_BYTES && is_wiped {
+            return false;
+        }
         let behind = self.bytes.get(end as usize..).and_then(|rest| rest.get(..GROUP_HEADER_BYTES as usize));
         self.header.is_of(&self.bytes) && behind.is_some_and(|behind| behind.iter().all(|byte| *byte == 0))
     }

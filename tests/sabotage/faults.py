@@ -653,6 +653,21 @@ FAULTS = [
         "header_that_is_damaged_beside_an_older_list_hides_no_stream",
     ),
     Fault(
+        "zeros behind a header of which the end was wiped out are taken for nothing",
+        "src/engine/assess.rs",
+        "        if end == SEGMENT_HEADER_BYTES && is_wiped {",
+        "        if end < SEGMENT_HEADER_BYTES && is_wiped {",
+        "wipe_that_reaches_from_the_header_over_the_first_groups_leaves_nobody",
+    ),
+    Fault(
+        "who waits for the time to be kept waits for the group before",
+        "src/log/staging.rs",
+        "        self.is_written() && !self.open.urgent",
+        "        self.is_written()",
+        "models::expiring",
+        tuple(MODELS),
+    ),
+    Fault(
         "the first segment behind an older list may be missing",
         "src/engine/assess.rs",
         "walked.goes_on = group.watermark.segment < header.id;",

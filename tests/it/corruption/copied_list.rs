@@ -317,3 +317,18 @@ fn first_open_that_a_write_cut_short_at_any_byte_is_done_again() {
         }
     }
 }
+
+#[test]
+fn wipe_that_reaches_from_the_header_over_the_first_groups_leaves_nobody() {
+    let (disk, options, _) = signed_out_since(0);
+    let active = streams(&disk).pop().unwrap();
+    for at in 0..64 {
+        for len in [200, 512] {
+            let disk = disk.copy(at as u64);
+            let mut wiped = disk.contents(&active).unwrap();
+            wiped[at..at + len].fill(0);
+            disk.set_contents(&active, &wiped);
+            is_told(&disk, &options, &format!("{len} bytes from {at} on"));
+        }
+    }
+}

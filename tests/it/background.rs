@@ -390,3 +390,21 @@ async fn sweep_of_many_whose_keys_are_read_holds_up_neither_writes_nor_a_close()
     assert_eq!(store.stats().revoked, 0, "the close has waited for the sweep");
     drop(events);
 }
+
+#[test]
+fn flush_waits_until_what_is_staged_is_written_and_that_is_synced() {
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), small_segments()).unwrap();
+    let buffered = store.at(Durability::Buffered);
+    drive(&buffered, buffered.upsert(key(1), "x".into(), HOUR)).unwrap().unwrap();
+    drive(&store, store.flush()).unwrap().unwrap();
+    let mut write = pin!(buffered.upsert(key(2), "x".into(), HOUR));
+    let is_ready = |polled: Poll<Result<_, Error>>| matches!(polled, Poll::Ready(Ok(_)));
+    assert!(is_ready(write.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+    let mut flush = pin!(store.flush());
+    let mut poll = || flush.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!poll());
+    for (work, is_done) in [(Work::Sync, false), (Work::Write, false), (Work::Sync, true)] {
+        store.work(work);
+        assert_eq!(poll(), is_done, "{work:?}");
+    }
+}

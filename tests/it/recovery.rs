@@ -405,6 +405,8 @@ async fn link_to_a_file_of_the_store_is_that_file_to_everyone() {
         std::fs::rename(store.join(name), other.join(name)).unwrap();
         std::os::unix::fs::symlink(other.join(name), store.join(name)).unwrap();
     }
+    // One that leads nowhere is no file.
+    std::os::unix::fs::symlink(other.join("nothing"), store.join("00ffffff.seg")).unwrap();
     let report = LogStore::verify(&store, defaults()).await.unwrap();
     assert!(report.is_sound() && report.sessions == 1, "{report:?}");
     for _ in 0..2 {

@@ -398,7 +398,7 @@ fn flush_waits_until_what_is_staged_is_written_and_that_is_synced() {
     drive(&buffered, buffered.upsert(key(1), "x".into(), HOUR)).unwrap().unwrap();
     drive(&store, store.flush()).unwrap().unwrap();
     let mut write = pin!(buffered.upsert(key(2), "x".into(), HOUR));
-    let is_ready = |polled: Poll<Result<_, Error>>| matches!(polled, Poll::Ready(Ok(_)));
+    let is_ready = |polled: Poll<Result<(), Error>>| matches!(polled, Poll::Ready(Ok(())));
     assert!(is_ready(write.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
     let mut flush = pin!(store.flush());
     let mut poll = || flush.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();

@@ -350,3 +350,14 @@ fn header_that_is_damaged_before_anything_was_written_costs_nobody() {
         assert_eq!(proven(&life.disk, &life.options, &[]).len(), 1);
     }
 }
+
+#[test]
+fn older_list_beside_all_that_was_written_since_costs_nobody() {
+    for more in [0, 20] {
+        let (disk, options, list) = signed_out_since(more);
+        let last = observe(&open(&disk.copy(1), &options).unwrap(), &[]);
+        disk.set_contents("MANIFEST", &list);
+        assert!(open(&disk, &options).is_err());
+        assert!(proven(&disk, &options, &[]) == last, "{more} more");
+    }
+}

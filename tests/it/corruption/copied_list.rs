@@ -12,7 +12,7 @@ use cloakroom::probe::{Form, mend};
 use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionStore as _, When};
 
 use super::histories::whole;
-use super::lost_list::key;
+use super::lost_list::{beside_a_list_of_nothing, key};
 use super::{files, is_segment, observe, open, proven, salvage, verify};
 use crate::support::life::{Life, Pace, drive};
 use crate::support::model::End;
@@ -112,12 +112,7 @@ fn bytes_that_are_no_group_beyond_the_list_that_counts_are_nothing() {
 
 #[test]
 fn segment_of_a_later_format_is_not_passed_over_by_a_list_of_nothing() {
-    let store = whole(50, 3, End::Close);
-    let names = store.disk.names();
-    let mut segment = store.disk.contents(names.iter().find(|name| is_segment(name)).unwrap()).unwrap();
-    store.disk.remove("MANIFEST").unwrap();
-    store.disk.remove("MANIFEST.copy").unwrap();
-    assert_eq!(salvage(&store.disk, &store.options).unwrap().sessions_kept, 0);
+    let (store, mut segment) = beside_a_list_of_nothing();
     // Its format, in the header.
     segment[8] = 2;
     mend(Form::Segment, &mut segment, 0);
@@ -355,9 +350,9 @@ fn header_that_is_damaged_before_anything_was_written_costs_nobody() {
 fn older_list_beside_all_that_was_written_since_costs_nobody() {
     for more in [0, 20] {
         let (disk, options, list) = signed_out_since(more);
-        let last = observe(&open(&disk.copy(1), &options).unwrap(), &[]);
+        let newest = observe(&open(&disk.copy(1), &options).unwrap(), &[]);
         disk.set_contents("MANIFEST", &list);
         assert!(open(&disk, &options).is_err());
-        assert!(proven(&disk, &options, &[]) == last, "{more} more");
+        assert!(proven(&disk, &options, &[]) == newest, "{more} more");
     }
 }

@@ -12,7 +12,7 @@ use cloakroom::disk::sim::{DirOps, SimDisk};
 use cloakroom::probe::{Form, mend};
 use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionKey, SessionStore};
 
-use super::histories::{shortened, whole};
+use super::histories::{Whole, shortened, whole};
 use super::{Sessions, files, is_segment, observe, open, proven, salvage, verify};
 use crate::support::history::{Op, Step, history};
 use crate::support::life::{Life, drive};
@@ -465,14 +465,20 @@ fn damaged_header_is_told_where_the_only_list_is_lost() {
     }
 }
 
-#[test]
-fn damaged_header_is_told_where_the_list_is_of_nothing() {
+/// A store of which a salvage has kept nobody, and one of the segments that it had.
+pub fn beside_a_list_of_nothing() -> (Whole, Vec<u8>) {
     let store = whole(50, 3, End::Close);
     let names = store.disk.names();
-    let mut segment = store.disk.contents(names.iter().find(|name| is_segment(name)).unwrap()).unwrap();
+    let segment = store.disk.contents(names.iter().find(|name| is_segment(name)).unwrap()).unwrap();
     store.disk.remove("MANIFEST").unwrap();
     store.disk.remove("MANIFEST.copy").unwrap();
     assert_eq!(salvage(&store.disk, &store.options).unwrap().sessions_kept, 0);
+    (store, segment)
+}
+
+#[test]
+fn damaged_header_is_told_where_the_list_is_of_nothing() {
+    let (store, mut segment) = beside_a_list_of_nothing();
     segment[61] ^= 1;
     store.disk.set_contents("00000001.seg", &segment);
     let before = files(&store.disk);

@@ -209,7 +209,8 @@ const DOUBT_FOR: Duration = Duration::from_secs(3_600);
 ///
 /// Invariant: it never goes back, neither while the store runs nor across a restart on the same mark (P2). A start far ahead of
 /// the mark is *doubtful* for its first hour, or until a later start shows an hour more: reads go by the time it shows, and nobody
-/// is ended for good by it; deadlines that are given meanwhile are as late as it says. No mark is raised, and what is removed has ended by the mark; a restart with the step withdrawn finds everything as it was.
+/// is ended for good by it; deadlines that are given meanwhile are as late as it says. No mark is raised, and what is removed has ended by the mark;
+/// a restart with the step withdrawn finds everybody whom it alone had ended.
 pub(crate) struct StoreClock {
     source: std::sync::Arc<dyn Clock>,
     start: Timestamp,

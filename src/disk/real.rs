@@ -1,8 +1,8 @@
 //! The file system: a folder of files through `std::fs`, positional reads and writes, and shared memory maps.
 //!
 //! The only module that names `std::fs` and `memmap2`, and the only one with `unsafe`. It knows nothing but the folder that it has locked,
-//! and repeats what a signal has interrupted: what the operating system answers else is the answer. Unix only: positional reads and writes, file modes and folder syncs
-//! have no portable form.
+//! and repeats what a signal has interrupted: what the operating system answers else is the answer. Unix only: positional reads
+//! and writes, file modes and folder syncs have no portable form.
 //!
 //! Invariants: two holders never have one folder, since the lock is on the folder itself, and on a file in it that is never removed; and once the
 //! lock is taken every call is made in the folder that it was taken in, or fails: a store whose folder was moved must not write into the one that

@@ -11,8 +11,8 @@
 //!    and only then forgets the revocation: so a revocation of a million sessions costs its caller one record.
 //! 3. *What it ends stays ended.* A revoked session leaves nothing behind that it does not hide itself: every version on disk is of the same owner
 //!    or is hidden by a tombstone, since a live session changes owners by a rotation from its key to the same key, which is a put and a tombstone in
-//!    one record, and one that begins under the key of a session that was revoked leaves the revocation as it is. The revocation counts as live until the latest deadline that any owned record was given before it; after that, whatever
-//!    it hides has expired for any open. Compaction drops what it has ended only once it is on the device, as for every record that ends another.
+//!    one record, and one that begins under the key of a session that was revoked leaves the revocation as it is. The revocation counts as
+//!    live until the latest deadline that any owned record was given before it; after that, whatever it hides has expired for any open. Compaction drops what it has ended only once it is on the device, as for every record that ends another.
 //! 4. *The one it spares* lives on under the rule itself: at replay that key is left out. If it is rotated, the new record has a later number.
 
 use bytes::Bytes;

@@ -24,8 +24,8 @@
 //! 6. What is dead as a whole needs no copy, only a list without it: where there is no room for that, the reserve gives up its margin.
 //!
 //! It has limits: a segment that was written when [`Options::segment_bytes`](crate::Options::segment_bytes) was more may have more alive than the
-//! reserve takes, and waits until less is, while others have their turn; between an unlink and the moment that the reserve is whole again another program may take the space; and deletes spread evenly over
-//! very many segments may use up their part before any of these has enough dead: 4 KiB, and one of two thousand parts.
+//! reserve takes, and waits until less is, while others have their turn; between an unlink and the moment that the reserve is whole again another
+//! program may take the space; and deletes spread evenly over very many segments may use up their part before any of these has enough dead: 4 KiB, and one of two thousand parts.
 //!
 //! An open sets the reserve aside first, and one that cannot begins in the shortest segment: so there is room for the next open too, which
 //! has to write while all that this one has written is still there.

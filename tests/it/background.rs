@@ -16,6 +16,7 @@ use cloakroom::{
     Access, Clock, Durability, Error, Lifetime, LogStore, ManualClock, OpenError, Options, OwnerKey,
     ReadMode, SessionKey, SessionStore, SystemClock, Timestamp, Whose, Work,
 };
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::stores::{defaults, eventually};
@@ -368,9 +369,12 @@ async fn sign_out_of_who_has_just_ended_keeps_the_time_by_which_that_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sweep_of_many_whose_keys_are_read_holds_up_neither_writes_nor_a_close() {
     const MANY: u32 = 4_000;
+    let has_begun = Arc::new(Notify::new());
+    let reads = Arc::clone(&has_begun);
     #[expect(clippy::disallowed_methods, reason = "a device that takes its time")]
-    let disk = Hooked::on(SimDisk::new(1), |at, _| {
+    let disk = Hooked::on(SimDisk::new(1), move |at, _| {
         if matches!(at, At::Read) {
+            reads.notify_waiters();
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -381,7 +385,9 @@ async fn sweep_of_many_whose_keys_are_read_holds_up_neither_writes_nor_a_close()
         store.create_owned_as(key(n.into()), vec![1; 500].into(), HOUR, owner.into()).await.unwrap();
     }
     let events = store.events();
+    let begins = has_begun.notified();
     store.revoke(Whose::Everybody, None).await.unwrap();
+    begins.await;
     // They need three segments: three slices of the sweep, of the forty-four and more that it has, however slow the machine is.
     for n in 0..16 {
         store.upsert(key(n), vec![1; 8_000].into(), HOUR).await.unwrap();

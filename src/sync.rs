@@ -113,7 +113,13 @@ pub(crate) fn for_each<T: Sync, R: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..workers.min(items.len()) {
+            #[cfg(all(test, shuttle))]
             scope.spawn(worker);
+            // Where there can be no more threads, those that there are do it all.
+            #[cfg(not(all(test, shuttle)))]
+            if thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
         }
         worker();
     });

@@ -30,35 +30,34 @@ impl Table {
 
     /// Adds a segment, or replaces the one of the same id.
     pub(crate) fn put(&self, segment: &Arc<Segment>) {
-        self.keep(&[segment.id()]);
-        self.list.rcu(|list| {
-            let mut list = List::clone(list);
-            match list.binary_search_by_key(&segment.id(), |s| s.id()) {
-                Ok(at) => list[at] = Arc::clone(segment),
-                Err(at) => list.insert(at, Arc::clone(segment)),
-            }
-            list
+        self.change(|list| match list.binary_search_by_key(&segment.id(), |s| s.id()) {
+            Ok(at) => list[at] = Arc::clone(segment),
+            Err(at) => list.insert(at, Arc::clone(segment)),
         });
     }
 
     /// Replaces the segment of the same id, unless it was removed.
     pub(crate) fn replace(&self, segment: &Arc<Segment>) {
-        self.keep(&[segment.id()]);
-        self.list.rcu(|list| {
-            let same =
-                |s: &Arc<Segment>| if s.id() == segment.id() { Arc::clone(segment) } else { Arc::clone(s) };
-            list.iter().map(same).collect::<List>()
+        self.change(|list| {
+            if let Ok(at) = list.binary_search_by_key(&segment.id(), |s| s.id()) {
+                list[at] = Arc::clone(segment);
+            }
         });
     }
 
     pub(crate) fn remove(&self, ids: &[SegmentId]) {
-        self.keep(ids);
-        self.list.rcu(|list| list.iter().filter(|s| !ids.contains(&s.id())).cloned().collect::<List>());
+        self.change(|list| list.retain(|s| !ids.contains(&s.id())));
     }
 
-    fn keep(&self, ids: &[SegmentId]) {
-        let list = self.list.load();
-        self.gone.lock().extend(ids.iter().filter_map(|id| find(&list, *id)).cloned());
+    /// Changes the list, and keeps what goes from it: under one lock, so that each that goes is kept once.
+    fn change(&self, by: impl FnOnce(&mut List)) {
+        let mut gone = self.gone.lock();
+        let before = self.list.load_full();
+        let mut list = List::clone(&before);
+        by(&mut list);
+        let stays = |s: &Arc<Segment>| find(&list, s.id()).is_some_and(|now| Arc::ptr_eq(now, s));
+        gone.extend(before.iter().filter(|s| !stays(s)).cloned());
+        self.list.store(Arc::new(list));
     }
 
     /// Lets go of what has gone and nobody reads any more; on a thread that may wait.

@@ -238,3 +238,18 @@ fn list_of_segments_keeps_their_order_replaces_by_id_and_forgets() {
     table.bury();
     assert_eq!(gone.strong_count(), 0);
 }
+
+#[test]
+fn segment_that_is_put_in_its_own_place_is_let_go_of_once_it_is_removed() {
+    let folder = folder();
+    let segment = Segment::create(&folder.disk, SegmentId(1), SegmentKind::Copy, STORE, 256, true).unwrap();
+    let table = Table::default();
+    table.put(&segment);
+    table.replace(&segment);
+    table.put(&segment);
+    table.remove(&[SegmentId(1)]);
+    let gone = Arc::downgrade(&segment);
+    drop(segment);
+    table.bury();
+    assert_eq!(gone.strong_count(), 0);
+}

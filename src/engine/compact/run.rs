@@ -121,14 +121,13 @@ impl Engine {
     fn compact_these(&self, victims: &[SegmentId], on_reserve: bool) -> io::Result<bool> {
         let mut made = Vec::new();
         let listed = self.copy_and_list(victims, on_reserve, &mut made);
+        if matches!(listed, Ok(false) | Err(_)) && self.log.poisoned().is_none() {
+            self.table.remove(&made);
+            for id in made {
+                self.remove_file(id);
+            }
+        }
         self.table.bury();
-        if !matches!(listed, Ok(false) | Err(_)) || self.log.poisoned().is_some() {
-            return listed;
-        }
-        self.table.remove(&made);
-        for id in made {
-            self.remove_file(id);
-        }
         listed
     }
 

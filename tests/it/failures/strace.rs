@@ -6,6 +6,7 @@
 
 /// What is recorded of the calls that succeed.
 mod order;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -41,7 +41,7 @@ impl Engine {
             let mut shard = self.index.lock_shard(number);
             let now = self.clock.now();
             let expired = shard.expire(now, SLICE, self.listeners.are_any());
-            if expired.removed > 0 {
+            if expired.removed > 0 || !expired.handed_out.is_empty() {
                 self.ended_by(now);
             }
             ended += expired.removed as u64;

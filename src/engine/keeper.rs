@@ -156,15 +156,15 @@ impl Engine {
         if !self.clock.is_doubtful() {
             self.expire();
         }
-        let time = self.time_is_due.swap(false, Ordering::Relaxed);
-        if !self.log.mark(time) && time {
+        if self.time_is_due.swap(false, Ordering::Relaxed) && self.log.mark_time().is_err() {
             self.time_is_due.store(true, Ordering::Relaxed);
         }
+        self.log.mark();
     }
 
     /// Many may end at once, and writes need the next segment meanwhile.
     pub(super) fn provide_if_needed(&self) {
-        if self.log.needs_spare().is_some() && !self.log.is_pressed() {
+        if self.log.is_spare_due() {
             self.provide();
         }
     }

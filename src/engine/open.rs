@@ -333,7 +333,9 @@ fn start(
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
-    let changed = catalog.change(clock.mark(), next_seq, |manifest| {
+    // By which somebody is left out is by what is written down: a later one would end who a crash beside a wall clock that is behind brings back.
+    let time = clock.mark();
+    let changed = catalog.change(time, next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();
         manifest.doubted_ms = clock.doubted_since().as_millis();
         manifest.durable = Position { segment: active.id(), offset: SEGMENT_HEADER_BYTES }.pack();
@@ -364,11 +366,11 @@ fn start(
     }
     table.put(&active);
     // What only a doubtful time has ended stays, expired, to be deleted or to come back.
-    let index = found.replay.finish(clock.mark(), found.workers);
+    let index = found.replay.finish(time, found.workers);
     let recovery = Recovery {
         records: found.records,
         bytes: found.bytes,
-        sessions: index.live_len(clock.mark()) as u64,
+        sessions: index.live_len(time) as u64,
         torn_bytes: found.torn_bytes,
         sessions_in_doubt: 0,
         took: options.clock.uptime().saturating_sub(started),

@@ -315,8 +315,17 @@ impl Engine {
         if durability == Durability::Buffered {
             return Ok(());
         }
-        if self.log.time().as_millis() < self.ended_by.load(Ordering::Acquire) {
-            self.log.mark(true);
+        let ended_by = self.ended_by.load(Ordering::Acquire);
+        while self.log.time().as_millis() < ended_by {
+            let space = self.log.space();
+            match self.log.mark_time() {
+                Ok(()) => break,
+                Err(Refused::Wait) => {
+                    self.log.turned.raise();
+                    space.await;
+                }
+                Err(refused) => return Err(refused.into()),
+            }
         }
         self.flush().await
     }

@@ -33,6 +33,7 @@
 
 mod copy;
 mod outcome;
+mod room;
 mod scan;
 mod segment;
 mod staging;
@@ -44,9 +45,10 @@ mod walk;
 
 pub(crate) use copy::{CopyWriter, copy_bytes};
 pub(crate) use outcome::{Outcome, Refused};
+pub(crate) use room::Room;
 pub(crate) use scan::{Scanned, Trust, claimed_behind, end_of_bytes, scan};
 pub(crate) use segment::{STREAM_BYTES_MIN, Segment};
 pub(crate) use staging::Staged;
-pub(crate) use stream::{Log, Room};
+pub(crate) use stream::Log;
 pub(crate) use table::{List, Table, find};
 pub(crate) use walk::{Found, last_group, walk};

@@ -138,8 +138,8 @@ pub(crate) struct Staging {
     pub(crate) in_flight: Option<Arc<Group>>,
     /// The next segment, listed and empty, for the moment until the stream goes on in it.
     pub(crate) spare: Option<Arc<Segment>>,
-    /// Why there is none, if it could not be made; writes that need it are refused instead of waiting.
-    pub(crate) no_spare: Option<Arc<std::io::Error>>,
+    /// Why there is none, if it could not be made, and when that was tried; writes that need it are refused instead of waiting.
+    pub(crate) no_spare: Option<(Arc<std::io::Error>, Timestamp)>,
     /// The least length of a segment that somebody waits for, if anybody does.
     pub(crate) wanted: Option<u32>,
     /// Segments that the stream has left, to be sealed.
@@ -254,6 +254,12 @@ impl Staging {
         end + u64::from(GROUP_HEADER_BYTES) + u64::from(reserve) <= u64::from(capacity)
     }
 
+    /// Whether a group without records goes into the active segment, with room behind it for the group that ends the segment.
+    pub(crate) fn fits_mark(&self) -> bool {
+        let end = u64::from(self.open.end()) + u64::from(GROUP_HEADER_BYTES);
+        end <= u64::from(self.open.segment.capacity())
+    }
+
     /// If it is time for another segment: how long that must at least be to be of use.
     pub(crate) fn needs_spare(&self) -> Option<u32> {
         let capacity = self.open.segment.capacity();
@@ -266,7 +272,8 @@ impl Staging {
     pub(crate) fn turn(&mut self, least: u32) -> Result<(), Refused> {
         let Some(spare) = self.spare.take() else {
             self.wanted = Some(self.wanted.map_or(least, |wanted| wanted.min(least)));
-            return Err(self.no_spare.clone().map_or(Refused::Wait, Refused::NoSegment));
+            let no_spare = self.no_spare.as_ref().map(|(why, _)| Arc::clone(why));
+            return Err(no_spare.map_or(Refused::Wait, Refused::NoSegment));
         };
         let buffer = std::mem::take(&mut self.free_buffer);
         let next = Group::new(spare, SEGMENT_HEADER_BYTES, self.next_seq, buffer);

@@ -13,27 +13,15 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, Signal};
 
 use super::outcome::{Outcome, Refused};
+use super::room::Room;
 use super::segment::Segment;
 use super::staging::{Group, Staged, Staging, State, Waiters};
 
 /// How long records that nobody waits for may gather before they are written.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Room for the bytes of one record in memory, until they are written.
-pub(crate) struct Room<'a>(Option<tokio::sync::SemaphorePermit<'a>>);
-
-impl Room<'_> {
-    /// Of the room, `bytes` are taken until they are written; the rest is given back.
-    fn use_up(&mut self, bytes: u32) {
-        if let Some(permit) = &mut self.0 {
-            let used = permit.split(bytes as usize);
-            debug_assert!(used.is_some(), "{bytes} bytes were staged without room for them");
-            if let Some(used) = used {
-                used.forget();
-            }
-        }
-    }
-}
+/// A segment that could not be made is not tried again before this, though a sweep asks between all its slices.
+const SPARE_RETRY: Duration = Duration::from_millis(100);
 
 /// What is written and not yet synced.
 #[derive(Default)]
@@ -292,26 +280,29 @@ impl Log {
         Ok(())
     }
 
-    /// Asks for a group without records, if the last one does not say that all records before it are durable, or if
-    /// `time` is wanted on disk; says whether it asked.
-    pub(crate) fn mark(&self, time: bool) -> bool {
+    /// Asks for a group without records, if the last one does not say that all records before it are durable.
+    pub(crate) fn mark(&self) {
         let durable = self.durable();
         let mut staging = self.staging.lock();
         let behind = staging.watermark < staging.data_end && staging.data_end <= durable;
-        // A group that is to come has a later time, one that is on its way may not.
-        let idle = if time { !staging.has_records() } else { staging.is_written() };
-        // Behind the mark the group that ends the segment has its room. Where it has not, another segment is on its way, and the mark goes into that.
-        let room = u64::from(staging.open.end()) + u64::from(GROUP_HEADER_BYTES);
-        let fits = room <= u64::from(staging.open.segment.capacity());
-        let asked = idle && (behind || time) && fits && matches!(staging.state, State::Open);
-        if asked {
+        if behind && staging.is_written() && staging.fits_mark() && staging.check_open().is_ok() {
             staging.open.ask();
-        }
-        drop(staging);
-        if asked {
+            drop(staging);
             self.work.notify_one();
         }
-        asked
+    }
+
+    /// Asks for a group that says what time it is, with records or without; like a record it is refused where there is no room for one.
+    pub(crate) fn mark_time(&self) -> Result<(), Refused> {
+        let mut staging = self.staging.lock();
+        staging.check_open()?;
+        if !staging.fits_mark() {
+            staging.turn(2 * GROUP_HEADER_BYTES)?;
+        }
+        staging.open.ask();
+        drop(staging);
+        self.work.notify_one();
+        Ok(())
     }
 
     /// A waiter for everything staged so far to be durable.
@@ -361,7 +352,8 @@ impl Log {
 
     /// There cannot be a spare now: who needs one is refused until there is.
     pub(crate) fn no_spare(&self, why: std::io::Error) {
-        self.staging.lock().no_spare = Some(Arc::new(why));
+        let tried = self.clock.now();
+        self.staging.lock().no_spare = Some((Arc::new(why), tried));
         self.space.notify_waiters();
     }
 
@@ -375,11 +367,19 @@ impl Log {
         self.staging.lock().needs_spare()
     }
 
+    /// Whether the next segment is needed, and it is time to try to make it.
+    pub(crate) fn is_spare_due(&self) -> bool {
+        let staging = self.staging.lock();
+        let failed_now = |(_, tried): &(_, Timestamp)| self.clock.now() < tried.saturating_add(SPARE_RETRY);
+        staging.needs_spare().is_some() && !staging.no_spare.as_ref().is_some_and(failed_now)
+    }
+
     /// Whether the next segment is needed and the disk has no room for it.
     pub(crate) fn is_pressed(&self) -> bool {
         let staging = self.staging.lock();
-        let is_full = |e: &Arc<std::io::Error>| e.kind() == std::io::ErrorKind::StorageFull;
-        staging.needs_spare().is_some() && staging.no_spare.as_ref().is_some_and(is_full)
+        let no_spare = staging.no_spare.as_ref();
+        staging.needs_spare().is_some()
+            && no_spare.is_some_and(|(e, _)| e.kind() == std::io::ErrorKind::StorageFull)
     }
 
     pub(crate) fn take_spare(&self) -> Option<Arc<Segment>> {

@@ -64,6 +64,7 @@ mod rotation;
 mod secrets;
 /// The dictionary over a store: just in time, merged, never revived.
 mod session;
+mod signed_out;
 /// The stores under test, and their clock.
 mod stores;
 /// Histories, the model of what a crash may leave, and one life of a store after another.

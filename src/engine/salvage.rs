@@ -9,7 +9,8 @@
 //! 2. `MANIFEST` and `MANIFEST.copy` are copied aside, synced.
 //! 3. The segments are renamed: first those of the list, then, with the folder synced in between, those that are newer than a list which is
 //!    not current. A crash leaves a folder that is refused, for the damage or for a segment that is missing: not one of the newer segments,
-//!    which prove that the list is old, goes while all that it lists is there. The next salvage reads them under their new names, and comes to
+//!    which prove that the list is old, goes while all that it lists is there. Where it lists nothing, one of them stays until step 4 is durable,
+//!    and is moved then; a crash in between leaves it as one that no list names. The next salvage reads them under their new names, and comes to
 //!    the same end.
 //! 4. One manifest names the fresh segments alone, with ids and numbers above all that were seen. From here on the folder opens, and holds what was
 //!    proven: no older record of any key is in a file that is listed, so nothing that was dropped comes back.
@@ -18,7 +19,6 @@
 //!
 //! No file is removed but that one, of which step 2 kept a copy.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::{StoreClock, Timestamp};
@@ -32,7 +32,7 @@ use crate::options::Options;
 
 use super::assess::{Assessment, Source, assess};
 use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, remove_copy, write_new};
-use super::damage::{Damage, next_turn, quarantine_name};
+use super::damage::{Damage, next_turn, quarantine_name, quarantined};
 use super::open::{SEQ_GAP, lock, new_store, refuse_foreign, segment_id};
 use super::survey::read_file;
 
@@ -108,8 +108,19 @@ pub(crate) fn salvage(disk: &dyn Disk, options: &Options) -> Result<Salvaged, Op
     }
     done.sessions_kept = rewrite.kept;
     let manifest = rewrite.manifest;
-    done.quarantined = quarantine(disk, &old, fresh_from..manifest.next_segment)?;
+    // Of a list of nothing no segment is missed, so one that is newer stays until the list is replaced.
+    let newer =
+        sources.iter().filter(|source| old.segments.is_empty() && quarantined(&source.file).is_none());
+    let witness = newer.max_by_key(|source| source.end).map(|source| &source.file);
+    let fresh = fresh_from..manifest.next_segment;
+    let mut names = list(disk)?;
+    let turn = next_turn(&names);
+    names.retain(|name| Some(name) != witness && segment_id(name).is_none_or(|id| !fresh.contains(&id.0)));
+    done.quarantined = quarantine(disk, &old, turn, &names)?;
     replace(disk, &manifest)?;
+    if let Some(name) = witness {
+        done.quarantined.extend(move_aside(disk, turn, [name].into_iter())?);
+    }
     Ok(done)
 }
 
@@ -202,11 +213,18 @@ fn write_failed(e: std::io::Error) -> OpenError {
     OpenError::io("write the sessions that are proven")(e)
 }
 
-/// Moves aside all that was there before the segments with `fresh` ids; gives the new names.
-fn quarantine(disk: &dyn Disk, old: &Manifest, fresh: Range<u32>) -> Result<Vec<String>, OpenError> {
-    let failed = |name: &str| OpenError::io(format!("move {name} aside"));
-    let names = disk.list().map_err(OpenError::io(format!("list the folder {}", disk.name())))?;
-    let turn = next_turn(&names);
+fn list(disk: &dyn Disk) -> Result<Vec<String>, OpenError> {
+    disk.list().map_err(OpenError::io(format!("list the folder {}", disk.name())))
+}
+
+/// Moves aside what is a segment of those `names`, and copies the lists; gives the new names.
+fn quarantine(
+    disk: &dyn Disk,
+    old: &Manifest,
+    turn: u32,
+    names: &[String],
+) -> Result<Vec<String>, OpenError> {
+    let failed = |name: &str| OpenError::io(format!("copy {name} aside"));
     let mut aside = Vec::new();
     for name in [MANIFEST, MANIFEST_COPY] {
         if names.iter().any(|found| found == name) {
@@ -216,19 +234,29 @@ fn quarantine(disk: &dyn Disk, old: &Manifest, fresh: Range<u32>) -> Result<Vec<
             write_new(disk, &quarantine_name(turn, name), &bytes, true).map_err(failed(name))?;
         }
     }
-    let segments = names.iter().filter_map(|name| Some((segment_id(name)?.0, name)));
-    let is_listed = |id: u32| old.segments.iter().any(|listed| listed.id == id);
-    let (listed, others): (Vec<_>, Vec<_>) =
-        segments.filter(|(id, _)| !fresh.contains(id)).partition(|(id, _)| is_listed(*id));
+    let is_listed = |id: SegmentId| old.segments.iter().any(|listed| listed.id == id.0);
+    let segments = names.iter().filter_map(|name| Some((segment_id(name)?, name)));
+    let (listed, others): (Vec<_>, Vec<_>) = segments.partition(|(id, _)| is_listed(*id));
     for part in [listed, others] {
-        for (_, name) in part {
-            let to = quarantine_name(turn, name);
-            disk.rename(name, &to).map_err(failed(name))?;
-            aside.push(to);
-        }
-        disk.sync_folder().map_err(OpenError::io("sync the folder"))?;
+        aside.extend(move_aside(disk, turn, part.into_iter().map(|(_, name)| name))?);
     }
     Ok(aside)
+}
+
+/// Moves files aside, durably; gives their new names.
+fn move_aside<'a>(
+    disk: &dyn Disk,
+    turn: u32,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<Vec<String>, OpenError> {
+    let moved = names.map(|name| {
+        let to = quarantine_name(turn, name);
+        disk.rename(name, &to).map_err(OpenError::io(format!("move {name} aside")))?;
+        Ok(to)
+    });
+    let moved = moved.collect::<Result<_, _>>()?;
+    disk.sync_folder().map_err(OpenError::io("sync the folder"))?;
+    Ok(moved)
 }
 
 /// Makes the new manifest the one that counts.

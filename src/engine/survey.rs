@@ -71,6 +71,12 @@ enum Newer {
 pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
     let mut damages = Damages::default();
     let (manifest, is_current) = choose(disk, names, &mut damages)?;
+    // A copy is written before its list: beside an older list alone it is another.
+    let is_newest = match read_list(disk, names, MANIFEST_COPY) {
+        Ok(copy) => copy.and_then(Result::ok).is_some_and(|copy| Some(copy) == manifest),
+        Err(OpenError::UnknownFormat { .. }) => false,
+        Err(e) => return Err(e),
+    };
     let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
     if is_used_up {
         damages.add(MANIFEST, 0, USED_UP);
@@ -85,7 +91,11 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
     };
     let next = SegmentId(survey.manifest.next_segment);
-    let (mut is_foreign, mut is_outdated) = (false, false);
+    let (mut is_foreign, mut is_unknown) = (false, false);
+    // What a salvage has moved aside counts only beside what made it do so.
+    let is_aside = |id: u32| survey.files.get(&SegmentId(id)).is_some_and(|name| quarantined(name).is_some());
+    let is_cut_short = survey.manifest.segments.iter().any(|listed| is_aside(listed.id));
+    let counts = |name: &str| is_cut_short || quarantined(name).is_none();
     if survey.manifest.segments.is_empty() {
         is_foreign = beside_nothing(disk, &mut survey, next)?;
     }
@@ -101,20 +111,20 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
                 survey.doubtful.push(*id);
             }
             Newer::Headless => {
-                // What a salvage has moved aside counts only beside what made it do so.
-                if quarantined(name).is_none() {
+                if counts(name) {
                     survey.damages.add(name, 0, HEADLESS);
-                    is_outdated = true;
+                    is_unknown = true;
                     survey.is_lost |= survey.manifest.segments.is_empty();
                 }
                 survey.doubtful.push(*id);
             }
             Newer::Unread => {
                 survey.damages.add(name, 0, "the device cannot read it");
+                is_unknown = true;
                 survey.doubtful.push(*id);
             }
             // Moved aside by the salvage of a store that was here before this one.
-            Newer::Foreign if quarantined(name).is_some() && !survey.manifest.segments.is_empty() => {}
+            Newer::Foreign if !counts(name) && !survey.manifest.segments.is_empty() => {}
             Newer::Foreign => is_foreign = true,
         }
     }
@@ -129,7 +139,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         (survey.manifest.next_segment, survey.manifest.next_seq) = (1, 1);
     }
     survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
-    survey.is_current &= !is_outdated;
+    survey.is_current &= !is_unknown || is_newest;
     Ok(survey)
 }
 

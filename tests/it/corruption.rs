@@ -11,6 +11,7 @@
 
 mod copied_list;
 mod crashes;
+mod cut_short;
 mod ends;
 mod histories;
 mod kept;

@@ -95,8 +95,9 @@ fn sign_out_within_a_sweep(name: u64, calls: At, nth: u64, listens: bool) {
     let options = Options { read_mode: ReadMode::Pread, ..options(Arc::clone(&clock) as Arc<dyn Clock>) };
     let store = LogStore::open_by_hand(hooked, options).unwrap();
     for n in 0..MANY {
-        // So long that the next segment is needed at the end.
-        let (payload, minute) = (vec![1; 54_000 / MANY as usize], Lifetime::absolute(MINUTE));
+        // So long that the next segment is needed at the end, where that is what is called for.
+        let payload = vec![1; if listens { 1 } else { 1_800 }];
+        let minute = Lifetime::absolute(MINUTE);
         let mut write = pin!(store.create_as(key(n), payload.into(), minute));
         while write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             store.work(Work::Write);
@@ -192,10 +193,10 @@ fn segment_that_cannot_be_made_is_tried_a_few_times_however_long_a_sweep_is() {
     const SWEPT: u64 = 4_000;
     let (clock, disk) = (Arc::new(ManualClock::at(BEGIN)), SimDisk::new(1));
     let (fails, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (failing, tried) = (Arc::clone(&fails), Arc::clone(&tries));
+    let (is_on, count) = (Arc::clone(&fails), Arc::clone(&tries));
     let hooked = Hooked::on(disk, move |at, name| {
-        if at == At::Create && name.ends_with(".seg") && failing.load(Ordering::SeqCst) {
-            tried.fetch_add(1, Ordering::SeqCst);
+        if at == At::Create && name.contains(".seg") && is_on.load(Ordering::SeqCst) {
+            count.fetch_add(1, Ordering::SeqCst);
             return Err(std::io::Error::other("there are no descriptors left"));
         }
         Ok(())

@@ -679,6 +679,35 @@ FAULTS = [
         "list_of_segments_keeps_their_order_replaces_by_id_and_forgets",
         tuple(LIB),
     ),
+    # A salvage that is cut short.
+    Fault(
+        "beside a list of nothing all that is newer is moved aside",
+        "src/engine/salvage.rs",
+        "Some(name) != witness && segment_id",
+        "segment_id",
+        "salvage_beside_a_list_of_nothing_that_is_cut_short_leaves_no_empty_store",
+    ),
+    Fault(
+        "what a salvage that was cut short has moved aside does not count",
+        "src/engine/survey.rs",
+        "is_cut_short || quarantined(name).is_none()",
+        "quarantined(name).is_none()",
+        "salvage_beside_a_stream_without_a_header_that_is_cut_short_brings_nobody_back",
+    ),
+    Fault(
+        "a segment of another store that was moved aside does not count",
+        "src/engine/survey.rs",
+        "Newer::Foreign if !counts(name) && ",
+        "Newer::Foreign if quarantined(name).is_some() && ",
+        "salvage_beside_a_segment_of_another_store_that_is_cut_short_comes_to_the_same_end",
+    ),
+    Fault(
+        "what cannot be read is no newer stream",
+        "src/engine/survey.rs",
+        "\"the device cannot read it\");\n                is_unknown = true;\n",
+        "\"the device cannot read it\");\n",
+        "newer_stream_whose_front_cannot_be_read_beside_an_older_list_brings_nobody_back",
+    ),
     # What a list knows of, and what knows of a list.
     Fault(
         "the list does not say how much of the stream was on the device",

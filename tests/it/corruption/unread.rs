@@ -243,3 +243,26 @@ fn file_that_no_list_names_and_that_cannot_be_read_does_not_keep_a_store_shut() 
     let opened = LogStore::open_by_hand(broken(), options.clone());
     assert!(opened.is_ok(), "sound, salvaged ({done:?}), and refused: {}", opened.err().unwrap());
 }
+
+/// Beside an older list what cannot be read may be what was written since.
+#[test]
+fn newer_stream_whose_front_cannot_be_read_beside_an_older_list_brings_nobody_back() {
+    let (options, _) = options();
+    let disk = SimDisk::new(1);
+    let store = open(&disk, &options);
+    for n in 0..5 {
+        let day = Lifetime::absolute(24 * HOUR);
+        run(&store, store.upsert(key(n), vec![7; 300].into(), day)).unwrap().unwrap();
+    }
+    run(&store, store.close()).unwrap().unwrap();
+    let list = disk.contents("MANIFEST").unwrap();
+    let store = open(&disk, &options);
+    assert!(run(&store, store.delete(key(1))).unwrap().unwrap());
+    run(&store, store.close()).unwrap().unwrap();
+    disk.set_contents("MANIFEST", &list);
+    assert!(disk.contents("00000003.seg").is_some() && disk.contents("00000004.seg").is_none());
+    let broken = || Arc::new(Unreadable { disk: disk.clone(), name: "00000003.seg", block: 0 });
+    assert!(LogStore::open_by_hand(broken(), options.clone()).is_err());
+    LogStore::salvage_on(broken(), options.clone()).unwrap();
+    assert!(!there(&open(&disk, &options), 1), "1 is back");
+}

@@ -48,8 +48,8 @@ pub enum Event {
         /// How.
         why: Why,
     },
-    /// Its time came. Told within a second of the deadline, but not by a store that takes no writes, and an hour later where the start was far ahead of
-    /// the time last written down.
+    /// Its time came. Told within a second of the deadline, or as soon as a sweep of others lets it, but not by a store that takes no writes, and an
+    /// hour later where the start was far ahead of the time last written down.
     Expired {
         /// The session.
         key: SessionKey,

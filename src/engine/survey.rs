@@ -13,7 +13,11 @@
 //!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
 //! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
 //!
-//! A file that a salvage has moved aside is read under its new name, so that a salvage which a crash cut short can be done again.
+//! A list that is the same as `MANIFEST.copy` is the newest, since the copy is written first: beside it, files of which nothing can be known are of no
+//! meaning.
+//!
+//! A file that a salvage has moved aside is read under its new name, so that a salvage which a crash cut short can be done again: as long as one that
+//! is listed is aside too, it is judged as it was before.
 
 use std::collections::BTreeMap;
 use std::io;

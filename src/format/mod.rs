@@ -122,6 +122,8 @@
 //! 16  checksum of body          4      doubted, ms, or 0         number
 //! 20  checksum of 0..20         4      next segment              number
 //! 24  body                             next sequence number      number
+//!                                      on the device before it:
+//!                                      segment x 2^32 + offset   number
 //!                                      how many segments         number
 //!
 //! each segment, by id, ascending:

@@ -75,12 +75,7 @@ enum Newer {
 pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
     let mut damages = Damages::default();
     let (manifest, is_current) = choose(disk, names, &mut damages)?;
-    // A copy is written before its list: beside an older list alone it is another.
-    let is_newest = match read_list(disk, names, MANIFEST_COPY) {
-        Ok(copy) => copy.and_then(Result::ok).is_some_and(|copy| Some(copy) == manifest),
-        Err(OpenError::UnknownFormat { .. }) => false,
-        Err(e) => return Err(e),
-    };
+    let is_newest = is_newest(disk, names, manifest.as_ref())?;
     let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
     if is_used_up {
         damages.add(MANIFEST, 0, USED_UP);
@@ -178,6 +173,15 @@ fn choose(
     };
     damages.add(MANIFEST, 0, what);
     Ok((read_list(disk, names, MANIFEST_COPY)?.and_then(Result::ok), false))
+}
+
+/// Whether a list is the same as its copy, which is written before it: beside an older list alone the copy is another.
+fn is_newest(disk: &dyn Disk, names: &[String], manifest: Option<&Manifest>) -> Result<bool, OpenError> {
+    match read_list(disk, names, MANIFEST_COPY) {
+        Ok(copy) => Ok(copy.and_then(Result::ok).is_some_and(|copy| Some(&copy) == manifest)),
+        Err(OpenError::UnknownFormat { .. }) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A manifest, if there is a file of that name.

@@ -171,3 +171,27 @@ fn footer_behind_what_an_older_list_leaves_open_is_no_torn_end() {
     assert!(proven(&life.disk, &life.options, &[]) == sessions);
     assert_eq!(verify(&life.disk, &life.options).torn_bytes, 0);
 }
+
+/// The list says that nothing of the stream was on the device, and power loss took the first group of it.
+#[test]
+fn hole_right_where_the_list_left_off_costs_nobody_who_was_there_before() {
+    let (disk, options) = (SimDisk::new(7), Life::open(SimDisk::new(7)).options.clone());
+    let store = open(&disk, &options).unwrap();
+    drive(&store, store.create_as(key(0), "x".into(), DAY)).unwrap().unwrap();
+    let certain = observe(&store, &[]);
+    drive(&store, store.close()).unwrap().unwrap();
+    let store = open(&disk, &options).unwrap().at(Durability::Buffered);
+    for n in 1..4 {
+        drive(&store, store.create_as(key(n), "y".into(), DAY)).unwrap().unwrap();
+        store.work(Work::Write);
+    }
+    disk.kill();
+    let has_group =
+        |name: &String| disk.contents(name).is_some_and(|bytes| bytes.get(64..68) == Some(b"GRP1"));
+    let active = disk.names().into_iter().filter(|name| is_segment(name) && has_group(name)).max().unwrap();
+    disk.flip_bit(&active, 64, 0).unwrap();
+    let report = verify(&disk, &options);
+    assert!(report.is_sound() && report.torn_bytes > 0, "{report:?}");
+    assert!(proven(&disk, &options, &[]) == certain);
+    assert!(observe(&open(&disk, &options).unwrap(), &[]) == certain);
+}

@@ -45,7 +45,7 @@ FAULTS = [
         "what is written counts as durable before it is synced",
         "src/log/stream.rs",
         "        unsynced.upto = Some(group.end_position());\n",
-        "        unsynced.upto = Some(group.end_position());\n        self.durable.fetch_max(pack(group.end_position()), Ordering::AcqRel);\n",
+        "        unsynced.upto = Some(group.end_position());\n        self.durable.fetch_max(group.end_position().pack(), Ordering::AcqRel);\n",
         "hole_followed_by_valid_groups_is_a_torn_tail",
     ),
     Fault(

@@ -333,7 +333,7 @@ fn start(
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
-    // By which somebody is left out is by what is written down: a later one would end who a crash beside a wall clock that is behind brings back.
+    // Whoever is left out is left out by the time that is written down: by a later one, a crash beside a wall clock that is behind would bring some back.
     let time = clock.mark();
     let changed = catalog.change(time, next_seq, |manifest| {
         manifest.segments = sealed.chain([listed]).collect();

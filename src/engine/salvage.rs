@@ -10,7 +10,7 @@
 //! 3. The segments are renamed: first those of the list, then, with the folder synced in between, those that are newer than a list which is
 //!    not current. A crash leaves a folder that is refused, for the damage or for a segment that is missing: not one of the newer segments,
 //!    which prove that the list is old, goes while all that it lists is there. Where it lists nothing, one of them stays until step 4 is durable,
-//!    and is moved then; a crash in between leaves it as one that no list names. The next salvage reads them under their new names, and comes to
+//!    and is moved then; a crash in between leaves it for the next open to remove. The next salvage reads them under their new names, and comes to
 //!    the same end.
 //! 4. One manifest names the fresh segments alone, with ids and numbers above all that were seen. From here on the folder opens, and holds what was
 //!    proven: no older record of any key is in a file that is listed, so nothing that was dropped comes back.

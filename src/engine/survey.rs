@@ -75,7 +75,6 @@ enum Newer {
 pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
     let mut damages = Damages::default();
     let (manifest, is_current) = choose(disk, names, &mut damages)?;
-    let is_newest = is_newest(disk, names, manifest.as_ref())?;
     let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
     if is_used_up {
         damages.add(MANIFEST, 0, USED_UP);
@@ -132,13 +131,15 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         survey.is_current = false;
         survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
     }
+    if is_unknown && survey.is_current {
+        survey.is_current = is_newest(disk, names, &survey.manifest)?;
+    }
     // No store gets as far as an id above: such a file has its name from elsewhere.
     let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX / 2)).next_back().map_or(0, |(id, _)| id.0);
     if is_used_up {
         (survey.manifest.next_segment, survey.manifest.next_seq) = (1, 1);
     }
     survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
-    survey.is_current &= !is_unknown || is_newest;
     Ok(survey)
 }
 
@@ -176,9 +177,9 @@ fn choose(
 }
 
 /// Whether a list is the same as its copy, which is written before it: beside an older list alone the copy is another.
-fn is_newest(disk: &dyn Disk, names: &[String], manifest: Option<&Manifest>) -> Result<bool, OpenError> {
+fn is_newest(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<bool, OpenError> {
     match read_list(disk, names, MANIFEST_COPY) {
-        Ok(copy) => Ok(copy.and_then(Result::ok).is_some_and(|copy| Some(&copy) == manifest)),
+        Ok(copy) => Ok(copy.and_then(Result::ok).is_some_and(|copy| copy == *manifest)),
         Err(OpenError::UnknownFormat { .. }) => Ok(false),
         Err(e) => Err(e),
     }

@@ -41,8 +41,13 @@ use super::footers::fold_footer;
 
 /// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
 /// full disk ten times a second.
-pub(super) const SEGMENT_IDS_MAX: u32 = 1 << 31;
+const SEGMENT_IDS_MAX: u32 = 1 << 31;
 const SEQ_MAX: u64 = 1 << 62;
+
+/// Whether a file of that id may be the store's: none gets as far as the others, which have their names from elsewhere.
+pub(super) fn is_own(id: SegmentId) -> bool {
+    id.0 < SEGMENT_IDS_MAX / 2
+}
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";

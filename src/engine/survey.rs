@@ -9,7 +9,8 @@
 //!    and whole; what is not, is judged like any other loss (see [`assess`](super::assess)). Beside such a list a newer stream segment in which
 //!    anything was written counts, though no group in it holds.
 //! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
-//!    records into it and cut them off where they were. It is taken for one that is lost. A copy of another store with such an id is what a salvage
+//!    records into it and cut them off where they were. It is taken for one that is lost. Beside a list that leaves a segment open it may be what a
+//!    crash left of a compaction, or of an open; beside one that leaves none open it proves that the list is old (see [`open`](super::open)). A copy of another store with such an id is what a salvage
 //!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
 //! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
 //!
@@ -32,7 +33,7 @@ use crate::options::SEGMENT_BYTES_MAX;
 use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY};
 use super::damage::{Damages, quarantined};
 use super::open::{HEAD_BYTES, is_headless, segment_id};
-use super::recover::{SEGMENT_IDS_MAX, holds_groups, is_used_up};
+use super::recover::{holds_groups, is_own, is_used_up};
 
 /// Bytes that are read at a time where the device cannot read a file whole.
 const BLOCK_BYTES: usize = 4 << 10;
@@ -64,6 +65,8 @@ enum Newer {
     /// Nothing was ever written to it, or nothing that counts.
     Nothing,
     Stream(SegmentHeader),
+    /// A copy that another list knew, of which it is not known what was moved into it.
+    Copy,
     Doubtful,
     /// Something was written to it, and its header does not hold, or is that of another name.
     Headless,
@@ -89,7 +92,7 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
     };
     let next = SegmentId(survey.manifest.next_segment);
-    let (mut is_foreign, mut is_unknown) = (false, false);
+    let (mut is_foreign, mut is_unknown, mut is_old) = (false, false, false);
     // What a salvage has moved aside counts only beside what made it do so.
     let is_aside = |id: u32| survey.files.get(&SegmentId(id)).is_some_and(|name| quarantined(name).is_some());
     let is_cut_short = survey.manifest.segments.iter().any(|listed| is_aside(listed.id));
@@ -101,6 +104,10 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         match classify(disk, name, *id, &survey.manifest, survey.is_current)? {
             Newer::Nothing => {}
             Newer::Stream(header) => survey.newer.push(header),
+            Newer::Copy => {
+                is_old = true;
+                survey.doubtful.push(*id);
+            }
             Newer::Doubtful => {
                 if survey.manifest.segments.is_empty() && survey.is_current {
                     survey.damages.add(name, 0, HEADLESS);
@@ -127,20 +134,26 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         }
     }
     survey.is_lost |= is_foreign;
-    if survey.is_current && (is_foreign || !survey.newer.is_empty()) {
+    if survey.is_current && (is_foreign || is_old || !survey.newer.is_empty()) {
         survey.is_current = false;
         survey.damages.add(MANIFEST, 0, "a segment that holds groups is newer than it, or of another store");
     }
     if is_unknown && survey.is_current {
         survey.is_current = is_newest(disk, names, &survey.manifest)?;
     }
-    // No store gets as far as an id above: such a file has its name from elsewhere.
-    let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX / 2)).next_back().map_or(0, |(id, _)| id.0);
-    if is_used_up {
-        (survey.manifest.next_segment, survey.manifest.next_seq) = (1, 1);
-    }
-    survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
+    survey.number(is_used_up);
     Ok(survey)
+}
+
+impl Survey {
+    /// Lets the next ids and numbers be above all that is there.
+    fn number(&mut self, is_used_up: bool) {
+        if is_used_up {
+            (self.manifest.next_segment, self.manifest.next_seq) = (1, 1);
+        }
+        let last = self.files.keys().rfind(|id| is_own(**id)).map_or(0, |id| id.0);
+        self.manifest.next_segment = self.manifest.next_segment.max(last + 1);
+    }
 }
 
 /// Looks at the segments below `next` beside a list of nothing, which fits every folder; says whether one is of another store.
@@ -153,7 +166,7 @@ fn beside_nothing(disk: &dyn Disk, survey: &mut Survey, next: SegmentId) -> Resu
                 survey.damages.add(name, 0, HEADLESS);
                 survey.is_lost = true;
             }
-            Newer::Nothing | Newer::Stream(_) | Newer::Doubtful | Newer::Unread => {}
+            _ => {}
         }
     }
     Ok(is_foreign)
@@ -265,8 +278,7 @@ fn classify(
         }
         Ok(header) => {
             // It may be the copy of one that is known.
-            let is_known = header.id.0 < manifest.next_segment || header.kind == SegmentKind::Copy;
-            return Ok(if !is_known && holds_groups(&read()?, &header) {
+            return Ok(if !manifest.passes_over(&header) && holds_groups(&read()?, &header) {
                 Newer::Headless
             } else {
                 Newer::Doubtful
@@ -290,7 +302,8 @@ fn classify(
     Ok(match header.kind {
         _ if !is_ours => Newer::Foreign,
         SegmentKind::Stream => Newer::Stream(header),
-        SegmentKind::Copy => Newer::Doubtful,
+        SegmentKind::Copy if manifest.passes_over(&header) => Newer::Doubtful,
+        SegmentKind::Copy => Newer::Copy,
     })
 }
 

@@ -247,6 +247,20 @@ FAULTS = [
         "        id.0 < self.list.lock().next_segment.max(u32::MAX)\n",
         "leftover_that_could_not_be_removed_is_left_alone_when_its_id_is_in_use",
     ),
+    Fault(
+        "the list of a closed store does not count what was found as given",
+        "src/engine/catalog.rs",
+        "            next.next_segment = next.next_segment.max(list.found.0 + 1);\n",
+        "",
+        "leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody",
+    ),
+    Fault(
+        "a copy that is newer than the list of a closed store is passed over",
+        "src/format/manifest.rs",
+        "        let is_copied = unlisted.store != self.store || !self.leaves_none_open();\n",
+        "        let is_copied = true;\n",
+        "older_list_is_told_though_all_that_was_written_since_was_compacted",
+    ),
     # Expiry and time.
     Fault(
         "a session that an older version outlives ends without a tombstone",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloakroom::disk::Disk as _;
 use cloakroom::disk::sim::{DirOps, Fault, SimDisk};
+use cloakroom::probe::{Form, mend};
 use cloakroom::{Durability, Lifetime, LogStore, Options, SessionKey, SessionStore as _};
 
 use super::{Sessions, is_segment, observe, open, proven, salvage, verify};
@@ -25,7 +26,11 @@ fn live(disk: &SimDisk, options: &Options, work: impl FnOnce(&LogStore)) {
 }
 
 fn put(store: &LogStore, n: u32) {
-    drive(store, store.upsert(key(n), vec![7; 300].into(), DAY)).unwrap().unwrap();
+    put_of(store, n, 300);
+}
+
+fn put_of(store: &LogStore, n: u32, len: usize) {
+    drive(store, store.upsert(key(n), vec![7; len].into(), DAY)).unwrap().unwrap();
 }
 
 fn sign_out(store: &LogStore, n: u32) {
@@ -132,4 +137,59 @@ fn leftover_with_a_damaged_header_costs_nobody_beside_two_lists_that_agree() {
     assert_eq!(cut_short(&disk, &options).len(), 5);
     disk.set_contents("MANIFEST.copy", b"what another list was");
     assert!(cut_short(&disk, &options).is_empty(), "nothing tells that the list is the newest");
+}
+
+/// Signs 1 out, and lets compaction take all that this was written to; gives the list of before.
+fn signed_out_and_compacted(disk: &SimDisk, options: &Options) -> Vec<u8> {
+    live(disk, options, |store| (0..8).for_each(|n| put_of(store, n, 4_000)));
+    let list = disk.contents("MANIFEST").unwrap();
+    live(disk, options, |store| {
+        put_of(store, 30, 4_000);
+        for n in [1, 30] {
+            sign_out(store, n);
+        }
+    });
+    let written = newest(disk);
+    live(disk, options, |store| (0..50).for_each(|_| store.step()));
+    assert!(disk.contents(&written).is_none(), "it is still there: {:?}", disk.names());
+    list
+}
+
+#[test]
+fn older_list_is_told_though_all_that_was_written_since_was_compacted() {
+    let (disk, options) = store();
+    let list = signed_out_and_compacted(&disk, &options);
+    let newer: Vec<_> = disk.names().into_iter().filter(|name| is_segment(name)).collect();
+    disk.set_contents("MANIFEST", &list);
+    assert!(!cut_short(&disk, &options).contains_key(&key(1)), "beside {newer:?}");
+}
+
+/// A removal of a leftover that power loss took back, beside the list of a store that was closed: it is no sign of another list.
+#[test]
+fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
+    let (disk, options) = store();
+    drop(signed_out_and_compacted(&disk, &options));
+    let is_copy = |name: &String| disk.contents(name).is_some_and(|bytes| bytes[10] == 2);
+    let copy = disk.names().into_iter().filter(|name| is_segment(name)).find(is_copy).unwrap();
+    let id = u32::from_str_radix(&copy[..8], 16).unwrap();
+    let mut bytes = disk.contents(&copy).unwrap();
+    for ahead in [4, 5, 9, 300] {
+        let (id, disk) = (id + ahead, disk.copy(1));
+        bytes[40..44].copy_from_slice(&id.to_le_bytes());
+        mend(Form::Segment, &mut bytes, 0);
+        let name = format!("{id:08x}.seg");
+        // A life that a crash ended had begun to copy.
+        let store = open(&disk, &options).unwrap();
+        disk.create(&name, 1).unwrap();
+        disk.set_contents(&name, &bytes);
+        drop(store);
+        disk.kill();
+        let mut held = Sessions::default();
+        live(&disk, &options, |store| held = observe(store, &[]));
+        assert!(disk.contents(&name).is_none() && held.len() == 7);
+        disk.create(&name, 1).unwrap();
+        disk.set_contents(&name, &bytes);
+        assert!(verify(&disk, &options).is_sound(), "{ahead} ahead");
+        assert!(observe(&open(&disk, &options).unwrap(), &[]) == held, "{ahead} ahead");
+    }
 }

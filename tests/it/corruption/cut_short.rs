@@ -164,6 +164,16 @@ fn older_list_is_told_though_all_that_was_written_since_was_compacted() {
     assert!(!cut_short(&disk, &options).contains_key(&key(1)), "beside {newer:?}");
 }
 
+/// Gives a segment another id, and the salt with which its groups hold.
+fn rename(bytes: &mut [u8], id: u32) {
+    let seed_of = |id: u32| u64::from(id).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    let old = u32::from_le_bytes(bytes[40..44].try_into().unwrap());
+    let salt = u64::from_le_bytes(bytes[48..56].try_into().unwrap()) ^ seed_of(old) ^ seed_of(id);
+    bytes[40..44].copy_from_slice(&id.to_le_bytes());
+    bytes[48..56].copy_from_slice(&salt.to_le_bytes());
+    mend(Form::Segment, bytes, 0);
+}
+
 /// A removal of a leftover that power loss took back, beside the list of a store that was closed: it is no sign of another list.
 #[test]
 fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
@@ -172,11 +182,10 @@ fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
     let is_copy = |name: &String| disk.contents(name).is_some_and(|bytes| bytes[10] == 2);
     let copy = disk.names().into_iter().filter(|name| is_segment(name)).find(is_copy).unwrap();
     let id = u32::from_str_radix(&copy[..8], 16).unwrap();
-    let mut bytes = disk.contents(&copy).unwrap();
     for ahead in [4, 5, 9, 300] {
-        let (id, disk) = (id + ahead, disk.copy(1));
-        bytes[40..44].copy_from_slice(&id.to_le_bytes());
-        mend(Form::Segment, &mut bytes, 0);
+        let disk = disk.copy(1);
+        let (mut bytes, id) = (disk.contents(&copy).unwrap(), id + ahead);
+        rename(&mut bytes, id);
         let name = format!("{id:08x}.seg");
         // A life that a crash ended had begun to copy.
         let store = open(&disk, &options).unwrap();

@@ -189,10 +189,11 @@ fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
         let name = format!("{id:08x}.seg");
         // A life that a crash ended had begun to copy.
         let store = open(&disk, &options).unwrap();
+        disk.crash();
+        drop(store);
+        disk.restart();
         disk.create(&name, 1).unwrap();
         disk.set_contents(&name, &bytes);
-        drop(store);
-        disk.kill();
         let mut held = Sessions::default();
         live(&disk, &options, |store| held = observe(store, &[]));
         assert!(disk.contents(&name).is_none() && held.len() == 7);

@@ -6,9 +6,10 @@
 //! writes a tombstone and then removes it.
 //!
 //! **Owned sessions.** All versions of an owned session that are on disk and that no tombstone hides have the same owner, since a live session gets an
-//! owner, another one or none by a record that hides all before it. One that begins under the key of a session which has ended may have another
-//! or none: older versions end by themselves, by the revocation that ended them, or by a tombstone, as an outlived version does. So one revocation
-//! ends every version of it, and a session that is revoked needs no tombstone.
+//! owner, another one or none by a record that hides all before it, and so does one that begins with an owner under the key of a session which has
+//! ended. One that begins there with none is never revoked: older versions end by themselves, by the revocation that ended them, or by a tombstone, as
+//! an outlived version does. A rotation moves a session to a key that was never used. So one revocation ends every version of it, and a session that
+//! is revoked needs no tombstone.
 //!
 //! Invariants:
 //! 1. Every session is charged to its segments exactly once, and is in exactly one deadline bucket.

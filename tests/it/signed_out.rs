@@ -226,3 +226,22 @@ fn segment_that_cannot_be_made_is_tried_a_few_times_however_long_a_sweep_is() {
     assert_eq!(store.stats().revoked, SWEPT);
     assert!(tries.load(Ordering::SeqCst) < before + 20, "{tries:?} tries, {before} of them before");
 }
+
+/// A sweep that took nobody out has no time that must be kept.
+#[test]
+fn sign_out_of_who_was_never_there_waits_for_nothing_where_nobody_has_ended() {
+    let clock = Arc::new(ManualClock::at(BEGIN));
+    let options = options(Arc::clone(&clock) as Arc<dyn Clock>);
+    let store = LogStore::open_by_hand(Arc::new(SimDisk::new(1)), options).unwrap();
+    drive(&store, store.create_as(key(1), "x".into(), HOUR)).unwrap().unwrap();
+    for listens in [false, true] {
+        let events = listens.then(|| store.events());
+        for _ in 0..20 {
+            store.step();
+        }
+        clock.advance(MINUTE);
+        store.work(Work::Keep);
+        assert!(is_answered_at_once(&store, key(2)), "somebody listens: {listens}");
+        drop(events);
+    }
+}

@@ -166,9 +166,9 @@ impl Life {
                 }
             }
             Deed::Rotate { key, to } => {
+                // To a key that is drawn, so that nobody is there, nor anybody who has ended and is not swept yet.
                 if let Some(old) = self.live(key)
-                    && self.live(to).is_none()
-                    && key != to
+                    && self.index.lock(&super::key(to)).get(&super::key(to)).is_none()
                 {
                     let owner = self.owner(key);
                     self.end(key, ROTATE_BYTES);

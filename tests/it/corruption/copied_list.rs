@@ -90,6 +90,8 @@ fn copies_without_a_stream_and_a_list_are_no_empty_folder() {
     let before = files(&store.disk);
     assert!(matches!(open(&store.disk, &store.options), Err(OpenError::Damaged { .. })));
     assert!(files(&store.disk) == before && !verify(&store.disk, &store.options).is_sound());
+    // Where a new store would have another id, which is drawn.
+    assert!(matches!(open(&store.disk.copy(99), &store.options), Err(OpenError::Damaged { .. })));
     assert_eq!(salvage(&store.disk, &store.options).unwrap().sessions_kept, 0);
 }
 

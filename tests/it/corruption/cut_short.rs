@@ -203,21 +203,3 @@ fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
         assert!(observe(&open(&disk, &options).unwrap(), &[]) == held, "{ahead} ahead");
     }
 }
-
-/// Where every list is lost and only copies are left, the folder is not taken for one that is still to be made.
-#[test]
-fn folder_with_copies_alone_and_no_list_is_told() {
-    let (disk, options) = store();
-    drop(signed_out_and_compacted(&disk, &options));
-    let is_copy = |name: &String| disk.contents(name).is_some_and(|bytes| bytes[10] == 2);
-    for name in disk.names() {
-        if name.starts_with("MANIFEST") || is_segment(&name) && !is_copy(&name) {
-            disk.remove(&name).unwrap();
-        }
-    }
-    disk.sync_folder().unwrap();
-    let left = disk.names();
-    assert!(left.iter().any(|name| is_segment(name)));
-    assert!(cut_short(&disk, &options).is_empty());
-    assert_eq!(disk.names(), left);
-}

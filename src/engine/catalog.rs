@@ -59,8 +59,6 @@ struct List {
     /// As it is on disk, where it says which ids it had not given yet.
     manifest: Manifest,
     next_segment: u32,
-    /// The last file that was there when the store opened.
-    found: SegmentId,
     /// It was replaced in this life, so it is on the device.
     is_durable: bool,
     /// A sync of the folder failed, or the rename of a list.
@@ -86,9 +84,7 @@ impl List {
 impl Catalog {
     pub(crate) fn new(disk: Arc<dyn Disk>, manifest: Manifest) -> Self {
         let next_segment = manifest.next_segment;
-        let found = SegmentId(0);
-        let list = List { manifest, next_segment, found, is_durable: false, is_unknown: false };
-        Self { disk, list: Mutex::new(list) }
+        Self { disk, list: Mutex::new(List { manifest, next_segment, is_durable: false, is_unknown: false }) }
     }
 
     pub(crate) fn store(&self) -> [u8; 16] {
@@ -121,13 +117,6 @@ impl Catalog {
         id.0 < self.list.lock().next_segment
     }
 
-    /// A file of that id was there when the store opened. A list that leaves no segment open counts it as given, since a crash may take its removal back
-    /// (see [`Manifest::passes_over`]); others do not, so that opens which come to nothing one after another leave no more files than one.
-    pub(crate) fn found(&self, id: SegmentId) {
-        let mut list = self.list.lock();
-        list.found = list.found.max(id);
-    }
-
     /// Makes the names in the folder durable. All who need that ask here: one failure ends it for each of them, whichever thread it
     /// met, since what another is about to list may be among what was let go.
     pub(crate) fn sync_folder(&self) -> io::Result<()> {
@@ -150,9 +139,6 @@ impl Catalog {
         next.mark_ms = next.mark_ms.max(time.as_millis());
         next.next_seq = next.next_seq.max(next_seq.0);
         change(&mut next);
-        if next.leaves_none_open() {
-            next.next_segment = next.next_segment.max(list.found.0 + 1);
-        }
         next.segments.sort_unstable_by_key(|listed| listed.id);
         let has_copy = list.is_durable || next.segments.iter().any(|listed| listed.seal.is_some());
         write(&*self.disk, &next, has_copy)?;

@@ -23,12 +23,11 @@ use crate::options::{Options, ReadMode, SEGMENT_BYTES_MAX};
 use super::catalog::{Catalog, MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, Unchanged};
 use super::damage::quarantined;
 use super::footers::Chore;
-use super::recover::{Recovered, holds_groups, is_own, is_torn, recover, refuse_used_up};
+use super::recover::{
+    Recovered, SEGMENT_IDS_MAX, SEQ_GAP, is_torn, recover, refuse_used_up, tells_of_a_later_list,
+};
 use super::reserve::Reserve;
 use super::{Engine, Opened};
-
-/// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
-pub(super) const SEQ_GAP: u64 = 1 << 32;
 
 /// Threads that read whole segments while the store opens or closes: beyond a few the disk sets the pace.
 const WORKERS_MAX: usize = 8;
@@ -92,18 +91,12 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
     let lock = lock(&**disk)?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
-    let names = list(&**disk)?;
-    let manifest = read_manifest(&**disk, &names)?;
+    let manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
-    refuse_lost(&**disk, &names, &manifest)?;
+    refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     let workers = workers(threads, options);
     let attempt = |thrift| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
-        names
-            .iter()
-            .filter_map(|name| segment_id(name))
-            .filter(|id| is_own(*id))
-            .for_each(|id| catalog.found(id));
         let found = recover(&**disk, options, &catalog, workers, thrift != Thrift::None)?;
         refuse_used_up(manifest.next_segment, found.next_seq)?;
         start(Arc::clone(disk), options.clone(), threads, catalog, found, started, thrift)
@@ -246,11 +239,7 @@ pub(super) fn is_headless(front: &[u8]) -> bool {
     front.iter().skip(SEGMENT_HEADER_BYTES as usize).any(|byte| *byte != 0)
 }
 
-/// Refuses a folder whose manifest was replaced by an older one or another store's, or lost: a segment that is newer and holds groups tells of a list that
-/// came later. One of the stream takes no group before it is listed. A copy may be what a crash left, of a compaction or of an open that had an end of the
-/// stream to write again: both take a list that leaves a segment open. Beside one that leaves none open it tells, since that counts the id of whatever was
-/// left before as given: of what was made in its life or found at its open ([`Catalog::found`]). What an open does not find, it takes away for good by its first
-/// sync of the folder, before there is another list.
+/// Refuses a folder whose manifest was replaced by an older one or another store's, or lost, where a segment tells of that.
 fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<(), OpenError> {
     for name in names {
         // A list of nothing fits every folder: with it each segment would be removed as one that is not needed any more.
@@ -298,10 +287,11 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
             ));
         }
         // Of a file under another's name, it is the other that may be known.
-        if manifest.passes_over(&header) {
+        if header.id.0 < manifest.next_segment {
             continue;
         }
-        if holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {
+        let bytes = whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?;
+        if tells_of_a_later_list(&bytes, &header, manifest) {
             let what =
                 format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost");
             return Err(OpenError::damaged(MANIFEST, 0, what));
@@ -451,8 +441,8 @@ fn is_blank(disk: &dyn Disk, name: &str) -> io::Result<bool> {
 /// Removes what no list names: leftovers of compactions and of opens that a crash cut short. Gives the segments that could not be removed.
 fn remove_orphans(disk: &dyn Disk, names: &[String], listed: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
     let mut left = Vec::new();
-    // One that has its name from elsewhere may be somebody's.
-    let is_orphan = |id: SegmentId| is_own(id) && !listed(id);
+    // One that no store gets as far as has its name from elsewhere, and may be somebody's.
+    let is_orphan = |id: SegmentId| id.0 < SEGMENT_IDS_MAX && !listed(id);
     let orphans = names.iter().filter(|name| segment_id(name).is_some_and(is_orphan));
     let mut torn: Vec<_> = names.iter().filter(|name| is_torn(name)).collect();
     torn.sort_unstable();

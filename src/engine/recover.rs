@@ -26,11 +26,13 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::{Listed, Manifest, Placed, SEGMENT_HEADER_BYTES, Seal, segment_name};
+use crate::format::{
+    Listed, Manifest, Placed, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentKind, segment_name,
+};
 use crate::id::{Position, SegmentId, Seq};
 use crate::index::Replay;
 use crate::log::{
-    CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, last_group, scan,
+    CopyWriter, Scanned, Segment, Trust, claimed_behind, copy_bytes, end_of_bytes, groups, scan,
 };
 use crate::options::{Options, ReadMode};
 use crate::sync::for_each;
@@ -41,13 +43,11 @@ use super::footers::fold_footer;
 
 /// A store whose numbers got this far is refused, a long life before they overflow: after 2^31 segments, or years of looking for room on a
 /// full disk ten times a second.
-const SEGMENT_IDS_MAX: u32 = 1 << 31;
+pub(super) const SEGMENT_IDS_MAX: u32 = 1 << 31;
 const SEQ_MAX: u64 = 1 << 62;
 
-/// Whether a file of that id may be the store's: none gets as far as the others, which have their names from elsewhere.
-pub(super) fn is_own(id: SegmentId) -> bool {
-    id.0 < SEGMENT_IDS_MAX / 2
-}
+/// Numbers skipped at each open: more than can have been staged and lost, so that no number is ever used twice.
+pub(super) const SEQ_GAP: u64 = 1 << 32;
 
 /// What the names of files with cut-off bytes begin with.
 const TORN: &str = "torn-";
@@ -257,7 +257,8 @@ impl Recovered {
             for placed in records {
                 if copies.last().is_none_or(|copy| !copy.has_room(placed.header.len())) {
                     let (id, store) = (catalog.take_id(), catalog.store());
-                    let copy = CopyWriter::create(disk, id, store, capacity, mapped, self.time);
+                    let copy =
+                        CopyWriter::create(disk, id, store, capacity, mapped, (self.time, self.next_seq));
                     copies.push(copy.map_err(write)?);
                 }
                 if let Some(copy) = copies.last_mut() {
@@ -357,8 +358,23 @@ pub(super) fn refuse_used_up(next_segment: u32, next_seq: Seq) -> Result<(), Ope
     Err(OpenError::damaged(MANIFEST, 0, format!("{next} would be next, and no store gets so far")))
 }
 
-/// Whether an unlisted file is a segment of the stream that a lost manifest listed: a group's header tells, wherever it stands and
-/// whatever became of the group.
-pub(super) fn holds_groups(bytes: &[u8], header: &crate::format::SegmentHeader) -> bool {
-    last_group(bytes, header) > SEGMENT_HEADER_BYTES
+/// Whether a group's header stands in a file, wherever and whatever became of the group.
+pub(super) fn holds_groups(bytes: &[u8], header: &SegmentHeader) -> bool {
+    groups(bytes, header).next().is_some()
+}
+
+/// Whether a file whose id this list had not given tells that a later one was lost.
+///
+/// 1. A segment of the stream takes no group before it is listed.
+/// 2. A copy that no list names is what a crash left of a compaction, or of an open that wrote an end of the stream again, with what had got into the
+///    log by then. It is made behind the list of its own life, but by such an open, which begins no life. Every life skips [`SEQ_GAP`] numbers, more
+///    than there are between one list of a life and the next; so a copy that says that the store had got as far behind this list is of a later life, and the list of
+///    that was durable. Neither the removal of an older one that a crash takes back nor a failed sync of the folder changes what it says.
+/// 3. Where there was no list at all no copy was ever made.
+pub(super) fn tells_of_a_later_list(bytes: &[u8], header: &SegmentHeader, list: &Manifest) -> bool {
+    if header.kind == SegmentKind::Stream || list.next_segment == 1 {
+        return holds_groups(bytes, header);
+    }
+    let later_life = list.next_seq.saturating_add(SEQ_GAP);
+    header.store == list.store && groups(bytes, header).any(|(group, _)| group.next_seq.0 >= later_life)
 }

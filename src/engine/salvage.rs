@@ -9,7 +9,7 @@
 //! 2. `MANIFEST` and `MANIFEST.copy` are copied aside, synced.
 //! 3. The segments are renamed: first those of the list, then, with the folder synced in between, those that are newer than a list which is
 //!    not current. A crash leaves a folder that is refused, for the damage or for a segment that is missing: not one of the newer segments,
-//!    which prove that the list is old, goes while all that it lists is there. Where it lists nothing, one of them stays until step 4 is durable,
+//!    which prove that the list is old, goes while all that it lists is there. Where it lists nothing, one of the stream stays until step 4 is durable,
 //!    and is moved then; a crash in between leaves it for the next open to remove. The next salvage reads them under their new names, and comes to
 //!    the same end.
 //! 4. One manifest names the fresh segments alone, with ids and numbers above all that were seen. From here on the folder opens, and holds what was
@@ -33,7 +33,8 @@ use crate::options::Options;
 use super::assess::{Assessment, Source, assess};
 use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY, MANIFEST_NEW, remove_copy, write_new};
 use super::damage::{Damage, next_turn, quarantine_name, quarantined};
-use super::open::{SEQ_GAP, lock, new_store, refuse_foreign, segment_id};
+use super::open::{lock, new_store, refuse_foreign, segment_id};
+use super::recover::SEQ_GAP;
 use super::survey::read_file;
 
 /// What a salvage found and did.
@@ -189,7 +190,8 @@ impl Rewrite<'_> {
             let capacity = capacity.max(copy_bytes(header.len().into()));
             let capacity = u32::try_from(capacity).unwrap_or(u32::MAX);
             let (id, store) = (self.manifest.take_id(), self.manifest.store);
-            let copy = CopyWriter::create(self.disk, id, store, capacity, false, self.now);
+            let began = (self.now, Seq(self.manifest.next_seq));
+            let copy = CopyWriter::create(self.disk, id, store, capacity, false, began);
             self.copy = Some(copy.map_err(write_failed)?);
         }
         if let Some(copy) = &mut self.copy {

@@ -9,8 +9,8 @@
 //!    and whole; what is not, is judged like any other loss (see [`assess`](super::assess)). Beside such a list a newer stream segment in which
 //!    anything was written counts, though no group in it holds.
 //! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
-//!    records into it and cut them off where they were. It is taken for one that is lost. Beside a list that leaves a segment open it may be what a
-//!    crash left of a compaction, or of an open; beside one that leaves none open it proves that the list is old (see [`open`](super::open)). A copy of another store with such an id is what a salvage
+//!    records into it and cut them off where they were. It is taken for one that is lost. If it is of a later life, it proves that the list is old; else
+//!    it may be what a crash left. A copy of another store with such an id is what a salvage
 //!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
 //! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
 //!
@@ -33,7 +33,7 @@ use crate::options::SEGMENT_BYTES_MAX;
 use super::catalog::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_COPY};
 use super::damage::{Damages, quarantined};
 use super::open::{HEAD_BYTES, is_headless, segment_id};
-use super::recover::{holds_groups, is_own, is_used_up};
+use super::recover::{SEGMENT_IDS_MAX, holds_groups, is_used_up, tells_of_a_later_list};
 
 /// Bytes that are read at a time where the device cannot read a file whole.
 const BLOCK_BYTES: usize = 4 << 10;
@@ -65,7 +65,7 @@ enum Newer {
     /// Nothing was ever written to it, or nothing that counts.
     Nothing,
     Stream(SegmentHeader),
-    /// A copy that another list knew, of which it is not known what was moved into it.
+    /// A copy of which another list knew, though not this one, nor what was moved into it.
     Copy,
     Doubtful,
     /// Something was written to it, and its header does not hold, or is that of another name.
@@ -104,15 +104,9 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
         match classify(disk, name, *id, &survey.manifest, survey.is_current)? {
             Newer::Nothing => {}
             Newer::Stream(header) => survey.newer.push(header),
+            Newer::Doubtful => survey.doubtful.push(*id),
             Newer::Copy => {
-                is_old = true;
-                survey.doubtful.push(*id);
-            }
-            Newer::Doubtful => {
-                if survey.manifest.segments.is_empty() && survey.is_current {
-                    survey.damages.add(name, 0, HEADLESS);
-                    survey.is_lost = true;
-                }
+                is_old |= counts(name);
                 survey.doubtful.push(*id);
             }
             Newer::Headless => {
@@ -141,19 +135,13 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     if is_unknown && survey.is_current {
         survey.is_current = is_newest(disk, names, &survey.manifest)?;
     }
-    survey.number(is_used_up);
-    Ok(survey)
-}
-
-impl Survey {
-    /// Lets the next ids and numbers be above all that is there.
-    fn number(&mut self, is_used_up: bool) {
-        if is_used_up {
-            (self.manifest.next_segment, self.manifest.next_seq) = (1, 1);
-        }
-        let last = self.files.keys().rfind(|id| is_own(**id)).map_or(0, |id| id.0);
-        self.manifest.next_segment = self.manifest.next_segment.max(last + 1);
+    // No store gets as far as an id above: such a file has its name from elsewhere.
+    let last = survey.files.range(..SegmentId(SEGMENT_IDS_MAX / 2)).next_back().map_or(0, |(id, _)| id.0);
+    if is_used_up {
+        (survey.manifest.next_segment, survey.manifest.next_seq) = (1, 1);
     }
+    survey.manifest.next_segment = survey.manifest.next_segment.max(last + 1);
+    Ok(survey)
 }
 
 /// Looks at the segments below `next` beside a list of nothing, which fits every folder; says whether one is of another store.
@@ -277,8 +265,10 @@ fn classify(
             return Err(OpenError::UnknownFormat { file: name.into(), found, known: FORMAT_VERSION.into() });
         }
         Ok(header) => {
-            // It may be the copy of one that is known.
-            return Ok(if !manifest.passes_over(&header) && holds_groups(&read()?, &header) {
+            // It may be the copy of one that is known; a list of nothing knows none.
+            let is_new = header.id.0 >= manifest.next_segment;
+            let is_lost = is_new && tells_of_a_later_list(&read()?, &header, manifest);
+            return Ok(if is_lost || manifest.segments.is_empty() {
                 Newer::Headless
             } else {
                 Newer::Doubtful
@@ -302,8 +292,8 @@ fn classify(
     Ok(match header.kind {
         _ if !is_ours => Newer::Foreign,
         SegmentKind::Stream => Newer::Stream(header),
-        SegmentKind::Copy if manifest.passes_over(&header) => Newer::Doubtful,
-        SegmentKind::Copy => Newer::Copy,
+        SegmentKind::Copy if tells_of_a_later_list(&bytes, &header, manifest) => Newer::Copy,
+        SegmentKind::Copy => Newer::Doubtful,
     })
 }
 

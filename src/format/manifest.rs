@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::{Position, SegmentId};
 
-use super::{
-    FORMAT_VERSION, Invalid, Lay, SEGMENT_HEADER_BYTES, SEQ_END, SegmentHeader, SegmentKind, Take, checksum,
-};
+use super::{FORMAT_VERSION, Invalid, Lay, SEGMENT_HEADER_BYTES, SEQ_END, SegmentKind, Take, checksum};
 
 pub(crate) const MANIFEST_MAGIC: &[u8; 8] = b"CLOAKMAN";
 const HEADER_BYTES: usize = 24;
@@ -145,19 +143,6 @@ impl Manifest {
         let id = SegmentId(self.next_segment);
         self.next_segment += 1;
         id
-    }
-
-    /// Whether it is the list of a store that is closed, or was repaired.
-    pub(crate) fn leaves_none_open(&self) -> bool {
-        self.segments.iter().all(|listed| listed.seal.is_some())
-    }
-
-    /// Whether a segment that is not listed here, and holds groups, may be no more than what a crash left. Of a list that leaves no segment open, as a
-    /// close and a salvage leave it, that has an id which was given: nothing is copied behind one before a newer list is durable.
-    pub(crate) fn passes_over(&self, unlisted: &SegmentHeader) -> bool {
-        let is_copied = unlisted.store != self.store || !self.leaves_none_open();
-        let is_leftover = unlisted.kind == SegmentKind::Copy && self.next_segment > 1 && is_copied;
-        unlisted.id.0 < self.next_segment || is_leftover
     }
 
     pub(crate) fn find(&mut self, id: SegmentId) -> Option<&mut Listed> {

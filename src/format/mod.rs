@@ -33,7 +33,7 @@
 //! ```
 //!
 //! The *watermark* is the place in the stream up to which everything was on the device when the group was built. In a copy segment
-//! it is 0, and so is the next sequence number.
+//! it is 0, and the next sequence number is the one that the store had got to when the segment was begun.
 //!
 //! # Footer
 //!

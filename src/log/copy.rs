@@ -26,6 +26,8 @@ pub(crate) fn copy_bytes(bytes: u64) -> u64 {
 pub(crate) struct CopyWriter {
     segment: Arc<Segment>,
     time: Timestamp,
+    /// The store had got there when it began: that tells whose life it is of.
+    next_seq: Seq,
     /// The group that gathers, with room for its header.
     group: Vec<u8>,
     records: u32,
@@ -39,14 +41,15 @@ impl CopyWriter {
         store: [u8; 16],
         capacity: u32,
         mapped: bool,
-        time: Timestamp,
+        (time, next_seq): (Timestamp, Seq),
     ) -> io::Result<Self> {
-        Ok(Self::begin(Segment::create(disk, id, SegmentKind::Copy, store, capacity, mapped)?, time))
+        let segment = Segment::create(disk, id, SegmentKind::Copy, store, capacity, mapped)?;
+        Ok(Self::begin(segment, (time, next_seq)))
     }
 
     /// Begins in a copy segment that holds nothing yet.
-    pub(crate) fn begin(segment: Arc<Segment>, time: Timestamp) -> Self {
-        Self { segment, time, group: vec![0; GROUP_HEADER_BYTES as usize], records: 0 }
+    pub(crate) fn begin(segment: Arc<Segment>, (time, next_seq): (Timestamp, Seq)) -> Self {
+        Self { segment, time, next_seq, group: vec![0; GROUP_HEADER_BYTES as usize], records: 0 }
     }
 
     pub(crate) fn has_room(&self, len: u32) -> bool {
@@ -89,7 +92,7 @@ impl CopyWriter {
             len: u32::try_from(self.group.len()).unwrap_or(u32::MAX) - GROUP_HEADER_BYTES,
             records: self.records,
             watermark: Position { segment: SegmentId(0), offset: 0 },
-            next_seq: Seq(0),
+            next_seq: self.next_seq,
             time: self.time,
         };
         let bytes = header.encode(self.segment.seed(), self.segment.written());

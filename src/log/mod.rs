@@ -51,4 +51,4 @@ pub(crate) use segment::{STREAM_BYTES_MIN, Segment};
 pub(crate) use staging::Staged;
 pub(crate) use stream::Log;
 pub(crate) use table::{List, Table, find};
-pub(crate) use walk::{Found, last_group, walk};
+pub(crate) use walk::{Found, groups, last_group, walk};

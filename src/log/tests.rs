@@ -34,7 +34,8 @@ fn folder() -> Folder {
 
 impl Folder {
     fn copy(&self, capacity: u32, mapped: bool) -> CopyWriter {
-        CopyWriter::create(&self.disk, ID, STORE, capacity, mapped, Timestamp::from_millis(9)).unwrap()
+        CopyWriter::create(&self.disk, ID, STORE, capacity, mapped, (Timestamp::from_millis(9), Seq(1)))
+            .unwrap()
     }
 }
 

@@ -72,16 +72,19 @@ pub(crate) fn walk<'a>(bytes: &'a [u8], header: &SegmentHeader, mut visit: impl 
     }
 }
 
+/// Every group whose header holds, and where it ends.
+pub(crate) fn groups(bytes: &[u8], header: &SegmentHeader) -> impl Iterator<Item = (GroupHeader, u32)> {
+    let (seed, mut at) = (header.seed(), SEGMENT_HEADER_BYTES as usize);
+    std::iter::from_fn(move || {
+        let (group, end) = group_at(bytes, seed, next_group(bytes, seed, at)?).ok()?;
+        at = end;
+        Some((group, position(end)))
+    })
+}
+
 /// Where the last group ends whose header holds.
 pub(crate) fn last_group(bytes: &[u8], header: &SegmentHeader) -> u32 {
-    let seed = header.seed();
-    let mut last = SEGMENT_HEADER_BYTES;
-    while let Some(at) = next_group(bytes, seed, last as usize)
-        && let Ok((_, end)) = group_at(bytes, seed, at)
-    {
-        last = position(end);
-    }
-    last
+    groups(bytes, header).last().map_or(SEGMENT_HEADER_BYTES, |(_, end)| end)
 }
 
 /// Where a row of records ended.

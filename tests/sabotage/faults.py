@@ -176,8 +176,8 @@ FAULTS = [
     Fault(
         "a lost manifest is not missed",
         "src/engine/open.rs",
-        "        if holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {",
-        "        if header.id != id && holds_groups(&whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?, &header) {",
+        "        if tells_of_a_later_list(&bytes, &header, manifest) {",
+        "        if header.id != id && tells_of_a_later_list(&bytes, &header, manifest) {",
         "lost_manifest_is_refused_while_there_are_segments_with_groups",
     ),
     # Compaction.
@@ -248,18 +248,32 @@ FAULTS = [
         "leftover_that_could_not_be_removed_is_left_alone_when_its_id_is_in_use",
     ),
     Fault(
-        "the list of a closed store does not count what was found as given",
-        "src/engine/catalog.rs",
-        "            next.next_segment = next.next_segment.max(list.found.0 + 1);\n",
-        "",
-        "leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody",
+        "a copy that a crash left is taken for a sign of a later list",
+        "src/engine/recover.rs",
+        "    let later_life = list.next_seq.saturating_add(SEQ_GAP);\n",
+        "    let later_life = list.next_seq.saturating_sub(8 * SEQ_GAP);\n",
+        "copies_of_which_a_failed_sync_lost_the_removal_are_no_sign_of_another_list",
     ),
     Fault(
-        "a copy that is newer than the list of a closed store is passed over",
-        "src/format/manifest.rs",
-        "        let is_copied = unlisted.store != self.store || !self.leaves_none_open();\n",
-        "        let is_copied = true;\n",
+        "a copy does not say of whose life it is",
+        "src/log/copy.rs",
+        "            next_seq: self.next_seq,\n",
+        "            next_seq: Seq(self.next_seq.0 & 0),\n",
+        "older_list_of_an_open_store_is_told_though_all_that_was_written_since_was_compacted",
+    ),
+    Fault(
+        "a copy of a later life is passed over",
+        "src/engine/recover.rs",
+        "group.next_seq.0 >= later_life)",
+        "group.next_seq.0 > later_life.max(u64::MAX))",
         "older_list_is_told_though_all_that_was_written_since_was_compacted",
+    ),
+    Fault(
+        "a copy that a salvage has moved aside is a sign of a later list",
+        "src/engine/survey.rs",
+        "                is_old |= counts(name);\n",
+        "                is_old = true;\n",
+        "salvage_beside_a_list_of_nothing_and_copies_that_is_cut_short_comes_to_the_same_end",
     ),
     # Expiry and time.
     Fault(

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::reserve::Held;
 use crate::format::{Body, RecordHeader, SegmentKind};
-use crate::id::{Address, SegmentId};
+use crate::id::{Address, SegmentId, Seq};
 use crate::index::Entry;
 use crate::log::{CopyWriter, Segment, copy_bytes};
 use crate::options::ReadMode;
@@ -146,16 +146,17 @@ impl<'a> Copier<'a> {
         let bytes = copy_bytes(self.expected[class].max(len.into()));
         let capacity = u32::try_from(bytes).unwrap_or(u32::MAX).min(options.segment_bytes);
         let (store, mapped) = (catalog.store(), options.read_mode == ReadMode::Mapped);
+        let began = (clock.mark(), Seq(self.engine.log.last_seq().0 + 1));
         if self.on_reserve
             && let Some(Held { id, file, bytes }) = reserve.lend(catalog)?
         {
             self.made.push(id);
             let segment = Segment::create_in(&**disk, file, id, SegmentKind::Copy, store, bytes, mapped)?;
-            return Ok(CopyWriter::begin(segment, clock.mark()));
+            return Ok(CopyWriter::begin(segment, began));
         }
         let id = catalog.take_id();
         self.made.push(id);
-        CopyWriter::create(&**disk, id, store, capacity, mapped, clock.mark())
+        CopyWriter::create(&**disk, id, store, capacity, mapped, began)
     }
 
     /// Waits as long as `bytes` may take.

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use cloakroom::disk::Disk as _;
-use cloakroom::disk::sim::{DirOps, Fault, SimDisk};
+use cloakroom::disk::sim::{Call, DirOps, Fault, SimDisk};
 use cloakroom::probe::{Form, mend};
-use cloakroom::{Durability, Lifetime, LogStore, Options, SessionKey, SessionStore as _};
+use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionKey, SessionStore as _};
 
 use super::{Sessions, is_segment, observe, open, proven, salvage, verify};
 use crate::support::life::{Life, drive};
@@ -187,19 +187,87 @@ fn leftover_that_comes_back_beside_the_list_of_a_closed_store_costs_nobody() {
         let (mut bytes, id) = (disk.contents(&copy).unwrap(), id + ahead);
         rename(&mut bytes, id);
         let name = format!("{id:08x}.seg");
-        // A life that a crash ended had begun to copy.
-        let store = open(&disk, &options).unwrap();
-        disk.crash();
-        drop(store);
-        disk.restart();
-        disk.create(&name, 1).unwrap();
-        disk.set_contents(&name, &bytes);
         let mut held = Sessions::default();
         live(&disk, &options, |store| held = observe(store, &[]));
-        assert!(disk.contents(&name).is_none() && held.len() == 7);
         disk.create(&name, 1).unwrap();
         disk.set_contents(&name, &bytes);
         assert!(verify(&disk, &options).is_sound(), "{ahead} ahead");
-        assert!(observe(&open(&disk, &options).unwrap(), &[]) == held, "{ahead} ahead");
+        assert!(held.len() == 7 && observe(&open(&disk, &options).unwrap(), &[]) == held, "{ahead} ahead");
+        assert!(disk.contents(&name).is_none(), "{ahead} ahead");
+    }
+}
+
+/// A list of nothing is put back, beside copies alone. Nobody is certain, and a salvage that moves them all aside says so to the end.
+#[test]
+fn salvage_beside_a_list_of_nothing_and_copies_that_is_cut_short_comes_to_the_same_end() {
+    let (disk, options) = store();
+    live(&disk, &options, |_| ());
+    let nothing = disk.contents("MANIFEST").unwrap();
+    drop(signed_out_and_compacted(&disk, &options));
+    let is_stream = |name: &String| disk.contents(name).is_some_and(|bytes| bytes[10] == 1);
+    for stream in disk.names().into_iter().filter(|name| is_segment(name)).filter(is_stream) {
+        disk.remove(&stream).unwrap();
+    }
+    disk.sync_folder().unwrap();
+    disk.set_contents("MANIFEST", &nothing);
+    assert!(cut_short(&disk, &options).is_empty());
+}
+
+/// The segment that the list leaves open was filled, and has a footer that makes up for what was cut off.
+#[test]
+fn older_list_of_an_open_store_is_told_though_all_that_was_written_since_was_compacted() {
+    for count in 148..157 {
+        let (disk, options) = store();
+        let mut list = Vec::new();
+        live(&disk, &options, |store| {
+            list = disk.contents("MANIFEST").unwrap();
+            let fast = store.at(Durability::Buffered);
+            (0..count).for_each(|n| put(&fast, n));
+        });
+        live(&disk, &options, |store| {
+            put_of(store, 300, 4_000);
+            for n in [1, 300] {
+                sign_out(store, n);
+            }
+        });
+        live(&disk, &options, |store| (0..50).for_each(|_| store.step()));
+        disk.set_contents("MANIFEST", &list);
+        assert!(open(&disk, &options).is_err() && !verify(&disk, &options).is_sound(), "{count} sessions");
+        assert!(!proven(&disk, &options, &[]).contains_key(&key(1)), "{count} sessions");
+    }
+}
+
+/// A compaction that fails at its list has removed its copies; a sync of the folder that fails lets go of that, and the next says `Ok`.
+fn removals_are_lost(seed: u64, nth: u64, dir_ops: DirOps) {
+    let (disk, options) = (SimDisk::new(seed), store().1);
+    let classes = [1_800, 43_200, 3 * 86_400, 30 * 86_400];
+    live(&disk, &options, |store| {
+        for (n, secs) in (0..16).zip(classes.into_iter().cycle()) {
+            let lifetime = Lifetime::absolute(Duration::from_secs(secs));
+            drive(store, store.upsert(key(n), vec![7; 3_000].into(), lifetime)).unwrap().unwrap();
+        }
+    });
+    disk.dir_ops(dir_ops);
+    let killed = open(&disk, &options).unwrap().at(Durability::Sync);
+    disk.fail_call_of(Call::Create, nth, Fault::Eio);
+    (0..8).for_each(|n| sign_out(&killed, n));
+    disk.kill();
+    drop(killed);
+    disk.fail_call_of(Call::SyncFolder, 1, Fault::Eio);
+    assert!(matches!(open(&disk, &options), Err(OpenError::Io { .. })));
+    disk.kill();
+    live(&disk, &options, |store| assert_eq!(observe(store, &[]).len(), 8));
+    disk.crash();
+    let what = format!("seed {seed}, create {nth}, {dir_ops:?}: {:?}", disk.names());
+    assert!(verify(&disk, &options).is_sound(), "{what}");
+    assert_eq!(observe(&open(&disk, &options).unwrap(), &[]).len(), 8, "{what}");
+}
+
+#[test]
+fn copies_of_which_a_failed_sync_lost_the_removal_are_no_sign_of_another_list() {
+    for (dir_ops, seed) in
+        [DirOps::Ordered, DirOps::Any].into_iter().flat_map(|d| (0..6).map(move |n| (d, n)))
+    {
+        (3..12).for_each(|nth| removals_are_lost(seed, nth, dir_ops));
     }
 }

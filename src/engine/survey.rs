@@ -154,7 +154,7 @@ fn beside_nothing(disk: &dyn Disk, survey: &mut Survey, next: SegmentId) -> Resu
                 survey.damages.add(name, 0, HEADLESS);
                 survey.is_lost = true;
             }
-            _ => {}
+            Newer::Nothing | Newer::Stream(_) | Newer::Copy | Newer::Doubtful | Newer::Unread => {}
         }
     }
     Ok(is_foreign)

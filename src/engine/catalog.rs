@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::disk::Disk;
+use crate::error::OpenError;
 use crate::format::Manifest;
 use crate::id::{SegmentId, Seq};
 use crate::sync::Mutex;
@@ -46,6 +47,16 @@ impl Unchanged {
     pub(crate) fn kind(&self) -> io::ErrorKind {
         let (Self::Kept(e) | Self::Unknown(e)) = self;
         e.kind()
+    }
+}
+
+impl From<Unchanged> for OpenError {
+    /// Whether a folder that could not be synced has what was done in it is not known: that is no lack of room, after which an open is tried again.
+    fn from(unchanged: Unchanged) -> Self {
+        Self::io("write the manifest")(match unchanged {
+            Unchanged::Kept(e) => e,
+            Unchanged::Unknown(e) => io::Error::other(e),
+        })
     }
 }
 

@@ -91,23 +91,26 @@ fn open_whole(disk: &Arc<dyn Disk>, options: &Options, threads: Threads) -> Resu
     disk.create_folder().map_err(OpenError::io(format!("make the folder {folder}")))?;
     let lock = lock(&**disk)?;
     let list = |disk: &dyn Disk| disk.list().map_err(OpenError::io(format!("list the folder {folder}")));
-    let manifest = read_manifest(&**disk, &list(&**disk)?)?;
+    let mut manifest = read_manifest(&**disk, &list(&**disk)?)?;
     refuse_used_up(manifest.next_segment, Seq(manifest.next_seq))?;
     refuse_lost(&**disk, &list(&**disk)?, &manifest)?;
     let workers = workers(threads, options);
-    let attempt = |thrift| {
+    let attempt = |manifest: &mut Manifest, thrift| {
         let catalog = Catalog::new(Arc::clone(disk), manifest.clone());
-        let found = recover(&**disk, options, &catalog, workers, thrift != Thrift::None)?;
+        let found = recover(&**disk, options, &catalog, workers, thrift != Thrift::None);
+        // It may have replaced the list.
+        *manifest = catalog.read(Manifest::clone);
+        let found = found?;
         refuse_used_up(manifest.next_segment, found.next_seq)?;
         start(Arc::clone(disk), options.clone(), threads, catalog, found, started, thrift)
     };
-    let mut begun = attempt(Thrift::None);
+    let mut begun = attempt(&mut manifest, Thrift::None);
     for thrift in [Thrift::ShortSegment, Thrift::NoReserve] {
         if let Err(OpenError::Io { source, .. }) = &begun
             && source.kind() == io::ErrorKind::StorageFull
         {
             make_room(disk, &list(&**disk)?, &manifest)?;
-            begun = attempt(thrift);
+            begun = attempt(&mut manifest, thrift);
         }
     }
     let engine = begun?;
@@ -321,12 +324,10 @@ fn start(
     thrift: Thrift,
 ) -> Result<Arc<Engine>, OpenError> {
     let write = |e| OpenError::io("make the first segment of the store")(e);
-    // Whether a folder that could not be synced has what was done in it is not known: that is no lack of room, after which it is tried again.
-    let unknown = |e| OpenError::io("write the manifest")(io::Error::other(e));
     let doubted = catalog.read(Manifest::doubted);
     let clock = Arc::new(StoreClock::start(Arc::clone(&options.clock), found.time, doubted));
     let (reserve, active) = begin_stream(&disk, &options, &catalog, thrift).map_err(write)?;
-    catalog.sync_folder().map_err(unknown)?;
+    catalog.sync_folder().map_err(Unchanged::Unknown)?;
     let next_seq = Seq(found.next_seq.0 + SEQ_GAP);
     let listed = active.listed(None);
     let sealed = found.sealed.iter().map(|(_, listed)| *listed);
@@ -337,10 +338,7 @@ fn start(
         manifest.doubted_ms = clock.doubted_since().as_millis();
         manifest.durable = Position { segment: active.id(), offset: SEGMENT_HEADER_BYTES }.pack();
     });
-    changed.map_err(|unchanged| match unchanged {
-        Unchanged::Kept(e) => OpenError::io("write the manifest")(e),
-        Unchanged::Unknown(e) => unknown(e),
-    })?;
+    changed?;
     let (table, mut chores) = (Table::default(), Vec::new());
     for (segment, listed) in &found.sealed {
         // What lies above the seal does not count any more. That it stays there for now costs space alone.
@@ -423,7 +421,7 @@ fn make_room(disk: &Arc<dyn Disk>, names: &[String], manifest: &Manifest) -> Res
             Ok(())
         }
         Err(Unchanged::Kept(_)) => Ok(()),
-        Err(Unchanged::Unknown(e)) => Err(OpenError::io("write the manifest")(io::Error::other(e))),
+        Err(unknown) => Err(unknown.into()),
     }
 }
 

@@ -19,6 +19,9 @@
 //! their records are copied into a fresh segment, which is synced and listed; the old one is sealed at W. A crash before
 //! the new manifest is durable leaves the old list and the old bytes: the next open does the same again, perhaps with less
 //! of the unsynced part, which nobody was promised. Nothing is ever appended to an old end.
+//!
+//! Before the first copy is made, the list says that a life has begun. Should a list of before be put back, the copies tell of that: the old
+//! end does not, behind which power loss may have left nothing, or the room that was cut off.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -256,6 +259,9 @@ impl Recovered {
             });
             for placed in records {
                 if copies.last().is_none_or(|copy| !copy.has_room(placed.header.len())) {
+                    if copies.is_empty() {
+                        begin_life(catalog, &mut self.next_seq)?;
+                    }
                     let (id, store) = (catalog.take_id(), catalog.store());
                     let copy =
                         CopyWriter::create(disk, id, store, capacity, mapped, (self.time, self.next_seq));
@@ -292,6 +298,12 @@ impl Recovered {
             }
         }
     }
+}
+
+/// Has the list say that a life begins, so that a copy made behind that tells of every list before it.
+fn begin_life(catalog: &Catalog, next_seq: &mut Seq) -> Result<(), OpenError> {
+    *next_seq = Seq(next_seq.0 + SEQ_GAP);
+    Ok(catalog.change(catalog.read(Manifest::mark), *next_seq, |_| {})?)
 }
 
 /// The name under which cut-off bytes are kept.
@@ -363,18 +375,20 @@ pub(super) fn holds_groups(bytes: &[u8], header: &SegmentHeader) -> bool {
     groups(bytes, header).next().is_some()
 }
 
-/// Whether a file whose id this list had not given tells that a later one was lost.
+/// Whether a file whose id this list had not given tells that a later one was lost, or that this one is another store's.
 ///
 /// 1. A segment of the stream takes no group before it is listed.
-/// 2. A copy that no list names is what a crash left of a compaction, or of an open that wrote an end of the stream again, with what had got into the
-///    log by then. It is made behind the list of its own life, but by such an open, which begins no life. Every life skips [`SEQ_GAP`] numbers, more
-///    than there are between one list of a life and the next; so a copy that says that the store had got as far behind this list is of a later life, and the list of
-///    that was durable. Neither the removal of an older one that a crash takes back nor a failed sync of the folder changes what it says.
+/// 2. A copy that no list names is what a crash left of a compaction, or of an open that wrote an end of the stream again. Both are made behind a list
+///    of their own life, which is durable by then. Every life skips [`SEQ_GAP`] numbers, more than there are between one list of a life and the next;
+///    so a copy that says that the store had got as far behind this list is of a later life, and the list of that was durable. Neither the removal of
+///    an older one that a crash takes back nor a failed sync of the folder changes what it says.
 /// 3. Where there was no list at all no copy was ever made.
+/// 4. A copy of another store is what a salvage left that did not end. Beside a list of nothing there is nothing to keep.
 pub(super) fn tells_of_a_later_list(bytes: &[u8], header: &SegmentHeader, list: &Manifest) -> bool {
-    if header.kind == SegmentKind::Stream || list.next_segment == 1 {
+    let is_others = header.store != list.store;
+    if header.kind == SegmentKind::Stream || list.next_segment == 1 || is_others && list.segments.is_empty() {
         return holds_groups(bytes, header);
     }
     let later_life = list.next_seq.saturating_add(SEQ_GAP);
-    header.store == list.store && groups(bytes, header).any(|(group, _)| group.next_seq.0 >= later_life)
+    !is_others && groups(bytes, header).any(|(group, _)| group.next_seq.0 >= later_life)
 }

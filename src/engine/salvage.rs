@@ -256,7 +256,7 @@ fn move_aside<'a>(
         disk.rename(name, &to).map_err(OpenError::io(format!("move {name} aside")))?;
         Ok(to)
     });
-    let moved = moved.collect::<Result<_, _>>()?;
+    let moved = moved.collect::<Result<_, OpenError>>()?;
     disk.sync_folder().map_err(OpenError::io("sync the folder"))?;
     Ok(moved)
 }

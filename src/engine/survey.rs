@@ -10,8 +10,9 @@
 //!    anything was written counts, though no group in it holds.
 //! 3. A *newer copy segment* of the same store means that the list has changed in a way which is not known: recovery may have moved
 //!    records into it and cut them off where they were. It is taken for one that is lost. If it is of a later life, it proves that the list is old; else
-//!    it may be what a crash left. A copy of another store with such an id is what a salvage
-//!    left that did not end; any other segment of another store means that this list is not this folder's: nothing is proven.
+//!    it may be what a crash left. A copy of another store with such an id is what a salvage left that did not end, unless the list is of nothing and
+//!    no newer stream is in its place: then there was nothing to keep. Any other segment of another store means that this list is not this
+//!    folder's: nothing is proven.
 //! 4. Without any list nothing is proven. What lies in the folder may be what a compaction left behind, with the tombstones gone.
 //!
 //! A list that is the same as `MANIFEST.copy` is the newest, since the copy is written first: beside it, files of which nothing can be known are of no
@@ -73,26 +74,15 @@ enum Newer {
     /// The device cannot read its front.
     Unread,
     Foreign,
+    /// A copy of another store, beside a list of nothing.
+    ForeignCopy,
 }
 
 pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenError> {
-    let mut damages = Damages::default();
-    let (manifest, is_current) = choose(disk, names, &mut damages)?;
-    let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
-    if is_used_up {
-        damages.add(MANIFEST, 0, USED_UP);
-    }
-    let mut survey = Survey {
-        is_current: is_current && !is_used_up,
-        is_lost: is_used_up || manifest.is_none() && !is_current,
-        files: files(names),
-        newer: Vec::new(),
-        doubtful: Vec::new(),
-        damages,
-        manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
-    };
+    let (mut survey, is_used_up) = begin(disk, names)?;
     let next = SegmentId(survey.manifest.next_segment);
     let (mut is_foreign, mut is_unknown, mut is_old) = (false, false, false);
+    let (mut has_stream, mut has_foreign_copy) = (false, false);
     // What a salvage has moved aside counts only beside what made it do so.
     let is_aside = |id: u32| survey.files.get(&SegmentId(id)).is_some_and(|name| quarantined(name).is_some());
     let is_cut_short = survey.manifest.segments.iter().any(|listed| is_aside(listed.id));
@@ -103,7 +93,10 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     for (id, name) in survey.files.range(next..) {
         match classify(disk, name, *id, &survey.manifest, survey.is_current)? {
             Newer::Nothing => {}
-            Newer::Stream(header) => survey.newer.push(header),
+            Newer::Stream(header) => {
+                has_stream |= quarantined(name).is_none();
+                survey.newer.push(header);
+            }
             Newer::Doubtful => survey.doubtful.push(*id),
             Newer::Copy => {
                 is_old |= counts(name);
@@ -125,8 +118,11 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
             // Moved aside by the salvage of a store that was here before this one.
             Newer::Foreign if !counts(name) && !survey.manifest.segments.is_empty() => {}
             Newer::Foreign => is_foreign = true,
+            Newer::ForeignCopy => has_foreign_copy |= quarantined(name).is_none(),
         }
     }
+    // What a salvage keeps beside a list of nothing is in the stream, of which it leaves one until it has ended.
+    is_foreign |= has_foreign_copy && !has_stream;
     survey.is_lost |= is_foreign;
     if survey.is_current && (is_foreign || is_old || !survey.newer.is_empty()) {
         survey.is_current = false;
@@ -144,6 +140,26 @@ pub(super) fn survey(disk: &dyn Disk, names: &[String]) -> Result<Survey, OpenEr
     Ok(survey)
 }
 
+/// What the lists alone say, and whether their numbers are used up.
+fn begin(disk: &dyn Disk, names: &[String]) -> Result<(Survey, bool), OpenError> {
+    let mut damages = Damages::default();
+    let (manifest, is_current) = choose(disk, names, &mut damages)?;
+    let is_used_up = manifest.as_ref().is_some_and(|m| is_used_up(m.next_segment, Seq(m.next_seq)));
+    if is_used_up {
+        damages.add(MANIFEST, 0, USED_UP);
+    }
+    let survey = Survey {
+        is_current: is_current && !is_used_up,
+        is_lost: is_used_up || manifest.is_none() && !is_current,
+        files: files(names),
+        newer: Vec::new(),
+        doubtful: Vec::new(),
+        damages,
+        manifest: manifest.unwrap_or_else(|| Manifest::empty([0; 16])),
+    };
+    Ok((survey, is_used_up))
+}
+
 /// Looks at the segments below `next` beside a list of nothing, which fits every folder; says whether one is of another store.
 fn beside_nothing(disk: &dyn Disk, survey: &mut Survey, next: SegmentId) -> Result<bool, OpenError> {
     let mut is_foreign = false;
@@ -154,7 +170,8 @@ fn beside_nothing(disk: &dyn Disk, survey: &mut Survey, next: SegmentId) -> Resu
                 survey.damages.add(name, 0, HEADLESS);
                 survey.is_lost = true;
             }
-            Newer::Nothing | Newer::Stream(_) | Newer::Copy | Newer::Doubtful | Newer::Unread => {}
+            // It tells no more than these apart.
+            _ => {}
         }
     }
     Ok(is_foreign)
@@ -286,10 +303,12 @@ fn classify(
     let bytes = read()?;
     // Beside a list that is damaged, what is no group may be one that was damaged as well.
     let is_torn = !is_current && end_of_bytes(&bytes, SEGMENT_HEADER_BYTES).is_some();
-    if header.kind == SegmentKind::Copy && !is_ours && !is_new || !is_torn && !holds_groups(&bytes, &header) {
+    let is_left_over = header.kind == SegmentKind::Copy && !is_ours && !is_new;
+    if is_left_over && !manifest.segments.is_empty() || !is_torn && !holds_groups(&bytes, &header) {
         return Ok(Newer::Nothing);
     }
     Ok(match header.kind {
+        _ if is_left_over => Newer::ForeignCopy,
         _ if !is_ours => Newer::Foreign,
         SegmentKind::Stream => Newer::Stream(header),
         SegmentKind::Copy if tells_of_a_later_list(&bytes, &header, manifest) => Newer::Copy,

@@ -16,6 +16,7 @@ mod ends;
 mod histories;
 mod kept;
 mod lost_list;
+mod older_list;
 mod sweep;
 mod unread;
 

@@ -275,6 +275,48 @@ FAULTS = [
         "                is_old = true;\n",
         "salvage_beside_a_list_of_nothing_and_copies_that_is_cut_short_comes_to_the_same_end",
     ),
+    Fault(
+        "the end of the log is written again in the life that wrote it",
+        "src/engine/recover.rs",
+        "    *next_seq = Seq(next_seq.0 + SEQ_GAP);\n",
+        "    *next_seq = Seq(next_seq.0 + SEQ_GAP / SEQ_GAP);\n",
+        "list_of_a_killed_life_is_told_though_power_loss_took_the_end_that_was_written_again",
+    ),
+    Fault(
+        "the end of the log is written again before the list says that a life begins",
+        "src/engine/recover.rs",
+        "    Ok(catalog.change(catalog.read(Manifest::mark), *next_seq, |_| {})?)\n",
+        "    Ok(drop(catalog.read(Manifest::mark)))\n",
+        "copies_of_opens_that_come_to_nothing_are_no_sign_of_another_list",
+    ),
+    Fault(
+        "an open that makes room goes by the list from before its life began",
+        "src/engine/open.rs",
+        "        *manifest = catalog.read(Manifest::clone);\n",
+        "        manifest.clone_from(&manifest.clone());\n",
+        "open_that_makes_room_and_is_cut_short_leaves_no_older_list",
+    ),
+    Fault(
+        "copies beside another store's list of nothing are taken for a salvage's",
+        "src/engine/recover.rs",
+        " || is_others && list.segments.is_empty() {",
+        " {",
+        "list_of_nothing_of_another_store_beside_copies_alone_is_told",
+    ),
+    Fault(
+        "what a salvage has moved aside lets the copies beside a list of nothing pass",
+        "src/engine/survey.rs",
+        "                has_stream |= quarantined(name).is_none();\n",
+        "                has_stream = true;\n",
+        "list_of_nothing_of_before_a_salvage_is_told",
+    ),
+    Fault(
+        "copies of a salvage that was cut short sign everybody out",
+        "src/engine/survey.rs",
+        "has_foreign_copy && !has_stream;",
+        "has_foreign_copy;",
+        "salvage_beside_a_list_of_nothing_that_is_cut_short_leaves_no_empty_store",
+    ),
     # Expiry and time.
     Fault(
         "a session that an older version outlives ends without a tombstone",

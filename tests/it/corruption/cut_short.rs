@@ -14,13 +14,13 @@ use cloakroom::{Durability, Lifetime, LogStore, OpenError, Options, SessionKey, 
 use super::{Sessions, is_segment, observe, open, proven, salvage, verify};
 use crate::support::life::{Life, drive};
 
-const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
+pub const DAY: Lifetime = Lifetime::absolute(Duration::from_secs(86_400));
 
-fn key(n: u32) -> SessionKey {
+pub fn key(n: u32) -> SessionKey {
     SessionKey::of(&n.to_le_bytes())
 }
 
-fn live(disk: &SimDisk, options: &Options, work: impl FnOnce(&LogStore)) {
+pub fn live(disk: &SimDisk, options: &Options, work: impl FnOnce(&LogStore)) {
     live_in(&open(disk, options).unwrap(), work);
 }
 
@@ -34,11 +34,11 @@ fn put(store: &LogStore, n: u32) {
     put_of(store, n, 300);
 }
 
-fn put_of(store: &LogStore, n: u32, len: usize) {
+pub fn put_of(store: &LogStore, n: u32, len: usize) {
     drive(store, store.upsert(key(n), vec![7; len].into(), DAY)).unwrap().unwrap();
 }
 
-fn sign_out(store: &LogStore, n: u32) {
+pub fn sign_out(store: &LogStore, n: u32) {
     assert!(drive(store, store.delete(key(n))).unwrap().unwrap());
 }
 
@@ -89,7 +89,7 @@ fn cut_short(disk: &SimDisk, options: &Options) -> Sessions {
     certain
 }
 
-fn store() -> (SimDisk, Options) {
+pub fn store() -> (SimDisk, Options) {
     (SimDisk::new(1), Life::new(SimDisk::new(1)).options)
 }
 

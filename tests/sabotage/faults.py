@@ -290,13 +290,6 @@ FAULTS = [
         "copies_of_opens_that_come_to_nothing_are_no_sign_of_another_list",
     ),
     Fault(
-        "an open that makes room goes by the list from before its life began",
-        "src/engine/open.rs",
-        "        *manifest = catalog.read(Manifest::clone);\n",
-        "        manifest.clone_from(&manifest.clone());\n",
-        "open_that_makes_room_and_is_cut_short_leaves_no_older_list",
-    ),
-    Fault(
         "copies beside another store's list of nothing are taken for a salvage's",
         "src/engine/recover.rs",
         " || is_others && list.segments.is_empty() {",

@@ -295,8 +295,11 @@ fn refuse_lost(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result
         }
         let bytes = whole(disk, name, SEGMENT_BYTES_MAX.into()).map_err(read)?;
         if tells_of_a_later_list(&bytes, &header, manifest) {
-            let what =
-                format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost");
+            let what = if header.store == manifest.store || manifest.next_segment == 1 {
+                format!("{name} holds groups and is newer than the manifest, so a newer manifest was lost")
+            } else {
+                format!("{name} is of another store than the manifest")
+            };
             return Err(OpenError::damaged(MANIFEST, 0, what));
         }
     }

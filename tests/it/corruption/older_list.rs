@@ -193,6 +193,8 @@ fn list_of_nothing_of_another_store_beside_copies_alone_is_told() {
         disk.names().into_iter().filter(written).map(|n| disk.contents(&n).unwrap()[10]).collect();
     assert_eq!(kinds, [2], "copies alone: {:?}", disk.names());
     disk.set_contents("MANIFEST", &of_nothing(&options));
+    let refused = open(&disk, &options).err().unwrap().to_string();
+    assert!(refused.contains("of another store than the manifest"), "{refused}");
     is_told(&disk, &options, "of another store");
 }
 
